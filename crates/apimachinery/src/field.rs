@@ -1,0 +1,226 @@
+//! Field paths and field errors, worded as Kubernetes words them.
+//!
+//! Source of the wording: `k8s.io/apimachinery/pkg/util/validation/field`.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// The place of a value inside an object: `spec.containers[0].ports[name=http]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FieldPath(String);
+
+impl FieldPath {
+    /// The path of the object itself; it prints as `<nil>` when nothing is added to it.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// `self.name`
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+    }
+
+    /// `self[index]`
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// `self[key]`, for maps.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+
+    /// The path as text; empty for the root.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for FieldPath {
+    fn from(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+    }
+}
+
+/// What is wrong with a field. Each is one `reason` of a `StatusCause`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FieldErrorKind {
+    /// A reference to something that does not exist.
+    NotFound,
+    /// A value that has to be given is missing.
+    Required,
+    /// A value that has to be unique is there twice.
+    Duplicate,
+    /// A malformed value.
+    Invalid,
+    /// A value outside a known set.
+    NotSupported,
+    /// A well-formed value that is not allowed here and now.
+    Forbidden,
+    /// A string or list over its limit (length in bytes).
+    TooLong,
+    /// A list with more items than its limit.
+    TooMany,
+    /// A value of another type than the field's.
+    TypeInvalid,
+    /// A failure that is not the user's.
+    Internal,
+}
+
+impl FieldErrorKind {
+    /// The `reason` of the cause.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotFound => "FieldValueNotFound",
+            Self::Required => "FieldValueRequired",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Internal => "InternalError",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::NotFound => "Not found",
+            Self::Required => "Required value",
+            Self::Duplicate => "Duplicate value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Forbidden => "Forbidden",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// One thing wrong with one field. [`fmt::Display`] gives upstream's text, `spec.x: Invalid value: 3: why`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// What is wrong.
+    pub kind: FieldErrorKind,
+    /// Where.
+    pub field: FieldPath,
+    /// The offending value; `None` where upstream prints none (Required, Forbidden, TooLong, TooMany, Internal).
+    pub value: Option<Value>,
+    /// Why, in words; may be empty.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// A missing value.
+    #[must_use]
+    pub fn required(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self { kind: FieldErrorKind::Required, field: field.clone(), value: None, detail: detail.into() }
+    }
+
+    /// A malformed value.
+    #[must_use]
+    pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self {
+            kind: FieldErrorKind::Invalid,
+            field: field.clone(),
+            value: Some(value.into()),
+            detail: detail.into(),
+        }
+    }
+
+    /// A value of the wrong type.
+    #[must_use]
+    pub fn type_invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self { kind: FieldErrorKind::TypeInvalid, ..Self::invalid(field, value, detail) }
+    }
+
+    /// A value that occurs twice.
+    #[must_use]
+    pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
+        Self { kind: FieldErrorKind::Duplicate, ..Self::invalid(field, value, "") }
+    }
+
+    /// A reference to nothing.
+    #[must_use]
+    pub fn not_found(field: &FieldPath, value: impl Into<Value>) -> Self {
+        Self { kind: FieldErrorKind::NotFound, ..Self::invalid(field, value, "") }
+    }
+
+    /// A value that is not allowed.
+    #[must_use]
+    pub fn forbidden(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self { kind: FieldErrorKind::Forbidden, ..Self::required(field, detail) }
+    }
+
+    /// A value outside `supported`, which is named in the given order.
+    #[must_use]
+    pub fn not_supported(field: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let detail =
+            if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
+        Self { kind: FieldErrorKind::NotSupported, ..Self::invalid(field, value, detail) }
+    }
+
+    /// A string longer than `max` bytes.
+    #[must_use]
+    pub fn too_long(field: &FieldPath, max: usize) -> Self {
+        Self {
+            kind: FieldErrorKind::TooLong,
+            ..Self::required(field, format!("may not be more than {max} bytes"))
+        }
+    }
+
+    /// A list of `actual` items where `max` are allowed.
+    #[must_use]
+    pub fn too_many(field: &FieldPath, actual: usize, max: usize) -> Self {
+        Self {
+            kind: FieldErrorKind::TooMany,
+            value: Some(actual.into()),
+            ..Self::required(field, format!("must have at most {max} items"))
+        }
+    }
+
+    /// The message without the field's name, as a `StatusCause` carries it.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let mut text = self.kind.words().to_owned();
+        if let Some(value) = &self.value {
+            text.push_str(": ");
+            text.push_str(&print_value(value));
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+}
+
+/// Strings in quotes, null as `null`, the rest as JSON.
+fn print_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        other => other.to_string(),
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}

@@ -1,0 +1,19 @@
+//! What every Kubernetes object obeys, whatever its kind: schemas, names, quantities, selectors, defaulting,
+//! pruning, validation, patches, server-side apply and tables.
+//!
+//! Pure functions over [`serde_json::Value`]: no I/O, no clock, no async, and no knowledge of any kind. A built-in
+//! kind and a CustomResourceDefinition are the same thing here: a [`schema::Schema`].
+//!
+//! Reading order: [`field`] (where an error is) → [`status`] (how it is told) → [`schema`] (what an object looks
+//! like) → the rest.
+
+pub mod field;
+pub mod schema;
+pub mod status;
+
+pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use schema::Schema;
+pub use status::ApiError;
+
+/// An object as it travels: any JSON value that has `metadata`.
+pub type Object = serde_json::Value;

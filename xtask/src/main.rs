@@ -1,0 +1,2 @@
+//! Developer commands that are not part of the product.
+fn main() {}
