@@ -3,12 +3,26 @@
 //! The API server asks these three in order for every request. Nothing here does I/O: what is stored is seen through
 //! [`Reader`], time comes in as a parameter.
 
+pub mod admission;
+pub mod bootstrap;
+#[cfg(test)]
+mod memory;
+pub mod node;
+pub mod rbac;
+pub mod token;
+pub mod x509;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use apimachinery::{ApiError, Object};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use kinds::Resource;
+
+/// The group of everybody who is known.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody who is not.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// Who makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +35,18 @@ pub struct UserInfo {
     pub groups: Vec<String>,
     /// E.g. `authentication.kubernetes.io/pod-name`.
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// Whoever gives no credentials.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self {
+            name: "system:anonymous".to_owned(),
+            groups: vec![UNAUTHENTICATED.to_owned()],
+            ..Self::default()
+        }
+    }
 }
 
 /// What a request is about, as upstream's `RequestInfo` and `authorizer.Attributes` see it.
@@ -119,11 +145,19 @@ pub trait Admission: Send + Sync {
     /// Upstream's name of the plugin: `LimitRanger`, `ServiceAccount`, …
     fn name(&self) -> &'static str;
     /// May change the object. Runs before validation.
-    async fn mutate(&self, _request: &mut AdmissionRequest<'_>, _reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn mutate(
+        &self,
+        _request: &mut AdmissionRequest<'_>,
+        _reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         Ok(())
     }
     /// May refuse. Runs after validation; sees the final object.
-    async fn validate(&self, _request: &mut AdmissionRequest<'_>, _reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn validate(
+        &self,
+        _request: &mut AdmissionRequest<'_>,
+        _reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         Ok(())
     }
 }

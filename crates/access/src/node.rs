@@ -1,0 +1,311 @@
+//! What a node may do: the Node authorizer (which objects it may read) and the facts NodeRestriction uses.
+//!
+//! A node may read the Secrets, ConfigMaps, volume claims, volumes and service accounts of the pods bound to it, and its
+//! own objects. Source: KEP-279 and `plugin/pkg/auth/authorizer/node` in upstream for the list of edges.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use apimachinery::Object;
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use crate::{Attributes, Authorizer, Decision, Reader, UserInfo};
+
+const NODES: &str = "system:nodes";
+const PREFIX: &str = "system:node:";
+
+/// The name of the node that the user is, if it is one.
+#[must_use]
+pub fn node_name(user: &UserInfo) -> Option<&str> {
+    let name = user.name.strip_prefix(PREFIX)?;
+    user.groups.iter().any(|g| g == NODES).then_some(name)
+}
+
+/// Resource, namespace and name of something that a pod needs.
+type Place = (&'static str, String, String);
+
+#[derive(Default)]
+struct Graph {
+    seen: [u64; 3],
+    needs: HashMap<String, HashSet<Place>>,
+}
+
+impl Graph {
+    fn build(reader: &dyn Reader, seen: [u64; 3]) -> Self {
+        let mut needs: HashMap<String, HashSet<Place>> = HashMap::new();
+        for pod in reader.list("", "pods", "") {
+            if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+                needs.entry(node.to_owned()).or_default().extend(needed_by(&pod, reader));
+            }
+        }
+        Self { seen, needs }
+    }
+}
+
+/// Everything that a pod names and its node has to read.
+fn needed_by(pod: &Object, reader: &dyn Reader) -> Vec<Place> {
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+    let mut places = Vec::new();
+    let mut need = |resource: &'static str, name: &Value| {
+        if let Some(name) = name.as_str().filter(|n| !n.is_empty()) {
+            places.push((resource, namespace.to_owned(), name.to_owned()));
+        }
+    };
+    let spec = &pod["spec"];
+    need("serviceaccounts", &spec["serviceAccountName"]);
+    for secret in list(&spec["imagePullSecrets"]) {
+        need("secrets", &secret["name"]);
+    }
+    for field in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in list(&spec[field]) {
+            for source in list(&container["envFrom"]) {
+                need("configmaps", &source["configMapRef"]["name"]);
+                need("secrets", &source["secretRef"]["name"]);
+            }
+            for variable in list(&container["env"]) {
+                need("configmaps", &variable["valueFrom"]["configMapKeyRef"]["name"]);
+                need("secrets", &variable["valueFrom"]["secretKeyRef"]["name"]);
+            }
+        }
+    }
+    let mut claims = Vec::new();
+    for volume in list(&spec["volumes"]) {
+        need("secrets", &volume["secret"]["secretName"]);
+        need("configmaps", &volume["configMap"]["name"]);
+        need("secrets", &volume["csi"]["nodePublishSecretRef"]["name"]);
+        for source in list(&volume["projected"]["sources"]) {
+            need("secrets", &source["secret"]["name"]);
+            need("configmaps", &source["configMap"]["name"]);
+        }
+        if let Some(claim) = volume["persistentVolumeClaim"]["claimName"].as_str() {
+            claims.push(claim.to_owned());
+        }
+        if volume["ephemeral"].is_object() {
+            let (pod, name) = (pod["metadata"]["name"].as_str(), volume["name"].as_str());
+            claims.push(format!("{}-{}", pod.unwrap_or_default(), name.unwrap_or_default()));
+        }
+    }
+    for claim in claims {
+        if let Some(object) = reader.get("", "persistentvolumeclaims", namespace, &claim)
+            && let Some(volume) = object["spec"]["volumeName"].as_str()
+        {
+            places.push(("persistentvolumes", String::new(), volume.to_owned()));
+        }
+        places.push(("persistentvolumeclaims", namespace.to_owned(), claim));
+    }
+    places
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The authorizer. Without an edge it has no opinion: RBAC may still allow.
+pub struct NodeAuthorizer {
+    reader: Arc<dyn Reader>,
+    graph: RwLock<Arc<Graph>>,
+}
+
+impl NodeAuthorizer {
+    /// Reads pods, claims and volumes through `reader`, again when one of them changes.
+    #[must_use]
+    pub fn new(reader: Arc<dyn Reader>) -> Self {
+        Self { reader, graph: RwLock::new(Arc::new(Graph { seen: [u64::MAX; 3], ..Graph::default() })) }
+    }
+
+    fn graph(&self) -> Arc<Graph> {
+        let seen = ["pods", "persistentvolumeclaims", "persistentvolumes"]
+            .map(|resource| self.reader.changed("", resource));
+        let current = Arc::clone(&self.graph.read());
+        if current.seen == seen {
+            return current;
+        }
+        let fresh = Arc::new(Graph::build(&*self.reader, seen));
+        *self.graph.write() = Arc::clone(&fresh);
+        fresh
+    }
+
+    fn needs(&self, node: &str, resource: &'static str, request: &Attributes) -> bool {
+        let place = (resource, request.namespace.clone(), request.name.clone());
+        !request.name.is_empty() && self.graph().needs.get(node).is_some_and(|needs| needs.contains(&place))
+    }
+
+    fn decide(&self, node: &str, request: &Attributes) -> Result<(), &'static str> {
+        let verb = request.verb.as_str();
+        let read_one = matches!(verb, "get" | "list" | "watch") && request.subresource.is_empty();
+        match (request.group.as_str(), request.resource.as_str()) {
+            ("", resource @ ("secrets" | "configmaps")) => {
+                if !read_one {
+                    return Err("can only read resources of this type");
+                }
+                let resource = if resource == "secrets" { "secrets" } else { "configmaps" };
+                self.needs(node, resource, request)
+                    .then_some(())
+                    .ok_or("no relationship found between node and this object")
+            }
+            ("", "persistentvolumeclaims" | "persistentvolumes") => {
+                let resource = if request.resource == "persistentvolumes" {
+                    "persistentvolumes"
+                } else {
+                    "persistentvolumeclaims"
+                };
+                let may =
+                    verb == "get" || (matches!(verb, "update" | "patch") && request.subresource == "status");
+                if !may {
+                    return Err("can only get individual resources of this type");
+                }
+                self.needs(node, resource, request)
+                    .then_some(())
+                    .ok_or("no relationship found between node and this object")
+            }
+            ("", "serviceaccounts") if verb == "create" && request.subresource == "token" => self
+                .needs(node, "serviceaccounts", request)
+                .then_some(())
+                .ok_or("no relationship found between node and this object"),
+            ("", "nodes") if verb == "get" => {
+                (request.name == node).then_some(()).ok_or("node can only read its own Node object")
+            }
+            ("", "pods") if verb == "get" => Ok(()),
+            ("", "pods") if matches!(verb, "list" | "watch") => {
+                let own = request.field_selector.split(',').any(|t| {
+                    t.strip_prefix("spec.nodeName=").map(|v| v.trim_start_matches('=')) == Some(node)
+                });
+                (own || !request.name.is_empty())
+                    .then_some(())
+                    .ok_or("can only list/watch pods with spec.nodeName field selector")
+            }
+            ("coordination.k8s.io", "leases") => {
+                if request.namespace != "kube-node-lease" {
+                    return Err("can only access leases in the \"kube-node-lease\" system namespace");
+                }
+                let own = verb == "create" || request.name == node;
+                own.then_some(())
+                    .ok_or("can only access node lease with the same name as the requesting node")
+            }
+            _ => Err(""),
+        }
+    }
+}
+
+impl Authorizer for NodeAuthorizer {
+    fn authorize(&self, request: &Attributes) -> Decision {
+        if !request.resource_request {
+            return Decision::NoOpinion(String::new());
+        }
+        let Some(node) = node_name(&request.user) else { return Decision::NoOpinion(String::new()) };
+        match self.decide(node, request) {
+            Ok(()) => Decision::Allow(String::new()),
+            Err(why) => match node_rules(request) {
+                true => Decision::Allow(String::new()),
+                false => Decision::NoOpinion(why.to_owned()),
+            },
+        }
+    }
+}
+
+/// What every node may do, whatever is bound to it (upstream's `system:node` rules for the kinds not decided by the
+/// graph above).
+fn node_rules(request: &Attributes) -> bool {
+    let (verb, sub) = (request.verb.as_str(), request.subresource.as_str());
+    let reading = matches!(verb, "get" | "list" | "watch");
+    match (request.group.as_str(), request.resource.as_str()) {
+        ("authentication.k8s.io", "tokenreviews")
+        | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => verb == "create",
+        ("", "services") => reading,
+        ("", "nodes") => {
+            matches!(verb, "create") || (matches!(verb, "update" | "patch") && matches!(sub, "" | "status"))
+        }
+        ("", "events") | ("events.k8s.io", "events") => matches!(verb, "create" | "update" | "patch"),
+        ("", "pods") => match sub {
+            "" => matches!(verb, "create" | "delete"),
+            "status" => matches!(verb, "update" | "patch"),
+            "eviction" => verb == "create",
+            _ => false,
+        },
+        ("certificates.k8s.io", "certificatesigningrequests") => verb == "create" || reading,
+        ("node.k8s.io", "runtimeclasses") | ("storage.k8s.io", "csidrivers") => reading,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::memory::Memory;
+
+    fn ask(node: &str, verb: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
+        Attributes {
+            user: Arc::new(UserInfo {
+                name: format!("system:node:{node}"),
+                groups: vec![NODES.to_owned()],
+                ..UserInfo::default()
+            }),
+            verb: verb.to_owned(),
+            resource_request: true,
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Attributes::default()
+        }
+    }
+
+    fn authorizer() -> NodeAuthorizer {
+        let memory = Memory::default();
+        memory.put(
+            "",
+            "pods",
+            json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": {"nodeName": "one",
+            "serviceAccountName": "default",
+            "containers": [{"envFrom": [{"secretRef": {"name": "db"}}]}],
+            "volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}}),
+        );
+        memory.put(
+            "",
+            "persistentvolumeclaims",
+            json!({"metadata": {"namespace": "shop", "name": "data"},
+            "spec": {"volumeName": "pv-1"}}),
+        );
+        NodeAuthorizer::new(Arc::new(memory))
+    }
+
+    fn allowed(request: &Attributes) -> bool {
+        matches!(authorizer().authorize(request), Decision::Allow(_))
+    }
+
+    #[test]
+    fn a_node_reads_the_secrets_of_its_own_pods_only() {
+        assert!(allowed(&ask("one", "get", "secrets", "shop", "db")));
+        assert!(!allowed(&ask("two", "get", "secrets", "shop", "db")));
+        assert!(!allowed(&ask("one", "get", "secrets", "shop", "other")));
+        assert!(!allowed(&ask("one", "list", "secrets", "shop", "")));
+        assert!(!allowed(&ask("one", "delete", "secrets", "shop", "db")));
+    }
+
+    #[test]
+    fn a_volume_is_reached_through_the_claim_of_a_pod() {
+        assert!(allowed(&ask("one", "get", "persistentvolumes", "", "pv-1")));
+        assert!(!allowed(&ask("two", "get", "persistentvolumes", "", "pv-1")));
+    }
+
+    #[test]
+    fn pods_are_listed_by_node_name_only() {
+        let mut request = ask("one", "list", "pods", "", "");
+        assert!(!allowed(&request));
+        request.field_selector = "spec.nodeName=one".to_owned();
+        assert!(allowed(&request));
+        request.field_selector = "spec.nodeName=two".to_owned();
+        assert!(!allowed(&request));
+    }
+
+    #[test]
+    fn somebody_with_the_name_but_not_the_group_is_no_node() {
+        let mut request = ask("one", "get", "secrets", "shop", "db");
+        request.user = Arc::new(UserInfo { name: "system:node:one".to_owned(), ..UserInfo::default() });
+        assert!(!allowed(&request));
+    }
+}
