@@ -87,6 +87,9 @@ pub struct Schema {
     /// A built-in field that upstream always encodes, and with what when it is empty: `""`, `0`, `false`, `{}` or
     /// `null` (a Go field without `omitempty`). `None`: left out when absent.
     pub always: Option<Value>,
+    /// A built-in field whose empty value (`""`, `0`, `false`, `[]`, an empty map) is the same as an absent one: a Go
+    /// field with `omitempty` that is no pointer. `structure::canonicalize` drops it before defaults are applied.
+    pub omit_empty: bool,
     /// Value validation; `None` when there is none.
     pub rules: Option<Box<Rules>>,
     /// Text for `kubectl explain` and OpenAPI.
