@@ -4,10 +4,73 @@
 //! subresources and flags, plus a [`Strategy`] of a few functions where a kind truly behaves. What is mechanical comes
 //! from the checked-in facts table (`cargo xtask facts`); the files of this crate, one per API group, add what a person
 //! has to know. Pure: no I/O, no async, no clock.
+//!
+//! Reading order: [`resource`] (what a kind is) → [`facts`] (the table) → [`shape`] (schemas from it) → [`defaults`] →
+//! `declare` (how a group's file says what it adds) → the groups, `apps` first.
+//!
+//! The schemas of built-in kinds carry no value rules: what is wrong with an object is found by its [`Strategy`], in
+//! upstream's order and words. `required` is there to be published. An engine decodes a built-in as: check the
+//! structure, make it canonical, add what is always encoded, apply the schema's defaults, then [`Strategy::default`].
 
+mod cells;
+mod declare;
+pub mod defaults;
+pub mod facts;
+mod object;
+mod podspec;
 pub mod resource;
+pub mod shape;
 
+mod apiextensions;
+mod apps;
+mod authentication;
+mod authorization;
+mod batch;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod policy;
+mod rbac;
+mod scheduling;
+mod storage;
+
+use std::sync::{Arc, OnceLock};
+
+pub use declare::schema_of;
 pub use resource::{
-    Behaviour, Column, DeletedObject, Generation, NameRule, Plain, Resource, ScalePaths, SelectableField, Strategy,
-    Subresource,
+    Behaviour, Column, DeletedObject, Generation, NameRule, Plain, Resource, ScalePaths, SelectableField,
+    Strategy, Subresource,
 };
+
+/// Every built-in resource, in upstream's order of groups. Made at the first call.
+pub fn all() -> &'static [Arc<Resource>] {
+    static ALL: OnceLock<Vec<Arc<Resource>>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let table = facts::Table::parse(facts::TABLE);
+        let mut to = declare::Declarer::new(&table);
+        core::declare(&mut to);
+        events::declare(&mut to);
+        authentication::declare(&mut to);
+        authorization::declare(&mut to);
+        apps::declare(&mut to);
+        batch::declare(&mut to);
+        policy::declare(&mut to);
+        rbac::declare(&mut to);
+        storage::declare(&mut to);
+        apiextensions::declare(&mut to);
+        scheduling::declare(&mut to);
+        coordination::declare(&mut to);
+        discovery::declare(&mut to);
+        to.finish()
+    })
+}
+
+/// The resource `deployments` of group `apps` at `v1`.
+#[must_use]
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Resource>> {
+    all().iter().find(|r| &*r.plural == plural && &*r.group == group && &*r.version == version)
+}
+
+#[cfg(test)]
+mod tests;

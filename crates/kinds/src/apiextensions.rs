@@ -1,0 +1,89 @@
+//! `apiextensions.k8s.io/v1`: CustomResourceDefinition.
+
+use apimachinery::Object;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::{
+    cells::name,
+    declare::Declarer,
+    object::{at_mut, fill, flag, has, list, set, text},
+    resource::Strategy,
+};
+
+pub fn declare(to: &mut Declarer<'_>) {
+    to.resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
+        .tracks_spec()
+        .needs_resource_version()
+        .strategy(CustomResourceDefinition);
+}
+
+struct CustomResourceDefinition;
+
+/// Every version that ever was the stored one is remembered in the status.
+fn remember_storage(object: &mut Object) {
+    let storage = list(object, "spec.versions").iter().find(|version| flag(version, "storage"));
+    let Some(storage) = storage.map(|version| text(version, "name").to_owned()) else { return };
+    let mut stored = list(object, "status.storedVersions").to_vec();
+    if !stored.iter().any(|version| *version == storage) {
+        stored.push(storage.into());
+        set(object, "status.storedVersions", stored);
+    }
+}
+
+impl Strategy for CustomResourceDefinition {
+    fn default(&self, object: &mut Object) {
+        if let Some(spec) = at_mut(object, "spec") {
+            let kind = text(spec, "names.kind").to_owned();
+            if let Some(names) = at_mut(spec, "names") {
+                fill(names, "singular", kind.to_lowercase());
+                if !kind.is_empty() {
+                    fill(names, "listKind", format!("{kind}List"));
+                }
+            }
+            if !has(spec, "conversion") {
+                set(spec, "conversion", json!({"strategy": "None"}));
+            }
+        }
+        if list(object, "status.storedVersions").is_empty() {
+            remember_storage(object);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+        set(object, "status", json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}}));
+        remember_storage(object);
+    }
+
+    fn prepare_update(&self, new: &mut Object, _old: &Object, subresource: &str) {
+        if subresource.is_empty() {
+            remember_storage(new);
+        }
+    }
+
+    fn row(&self, object: &Object, _now: DateTime<Utc>) -> Option<Vec<Value>> {
+        let mut versions: Vec<String> = list(object, "spec.versions")
+            .iter()
+            .filter(|version| flag(version, "served"))
+            .map(|version| {
+                let mark = if flag(version, "storage") { "(storage)" } else { "" };
+                format!("{}{mark}", text(version, "name"))
+            })
+            .collect();
+        versions.sort_unstable();
+        let short: Vec<&str> = list(object, "spec.names.shortNames").iter().filter_map(Value::as_str).collect();
+        let established = list(object, "status.conditions")
+            .iter()
+            .any(|condition| condition["type"] == "Established" && condition["status"] == "True");
+        Some(vec![
+            name(object),
+            text(object, "spec.scope").into(),
+            versions.join(",").into(),
+            text(object, "metadata.creationTimestamp").into(),
+            text(object, "spec.group").into(),
+            text(object, "spec.names.kind").into(),
+            short.join(",").into(),
+            established.into(),
+        ])
+    }
+}

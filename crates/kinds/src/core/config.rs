@@ -1,0 +1,85 @@
+//! ConfigMap, Secret and ServiceAccount: what pods are given.
+
+use apimachinery::Object;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::{
+    cells::{created, name},
+    object::{at, entries, fill, items_mut, map_mut, remove, text},
+    resource::Strategy,
+};
+
+pub struct ConfigMap;
+
+impl Strategy for ConfigMap {
+    fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
+        let keys = entries(object, "data").count() + entries(object, "binaryData").count();
+        Some(vec![name(object), keys.into(), created(object, now)])
+    }
+}
+
+pub struct Secret;
+
+impl Strategy for Secret {
+    /// `stringData` is a way to write `data`; it is never shown.
+    fn default(&self, object: &mut Object) {
+        let strings = at(object, "stringData").clone();
+        remove(object, "stringData");
+        let Value::Object(strings) = strings else { return };
+        if let Some(data) = map_mut(object, "data") {
+            for (key, value) in strings {
+                data.insert(key, STANDARD.encode(value.as_str().unwrap_or_default()).into());
+            }
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object, _subresource: &str) {
+        fill(new, "type", text(old, "type"));
+    }
+
+    fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
+        let keys = entries(object, "data").count();
+        Some(vec![name(object), text(object, "type").into(), keys.into(), created(object, now)])
+    }
+}
+
+pub struct ServiceAccount;
+
+/// Only the name of a mountable secret is kept.
+fn clean_secret_references(object: &mut Object) {
+    for secret in items_mut(object, "secrets") {
+        if let Some(fields) = secret.as_object_mut() {
+            fields.retain(|field, _| field == "name");
+        }
+    }
+}
+
+impl Strategy for ServiceAccount {
+    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+        clean_secret_references(object);
+    }
+
+    fn prepare_update(&self, new: &mut Object, _old: &Object, _subresource: &str) {
+        clean_secret_references(new);
+    }
+
+    fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
+        Some(vec![name(object), created(object, now)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn string_data_is_merged_over_data_and_never_kept() {
+        let mut secret = json!({"data": {"a": "MQ==", "b": "Mg=="}, "stringData": {"b": "two"}});
+        Secret.default(&mut secret);
+        assert_eq!(secret, json!({"data": {"a": "MQ==", "b": "dHdv"}}));
+    }
+}

@@ -1,0 +1,274 @@
+//! Pod.
+
+use apimachinery::Object;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::{
+    cells::{age, created, name, parse},
+    object::{at, flag, has, list, number, remove, restore, set, text},
+    podspec::default_pod,
+    resource::Strategy,
+};
+
+pub struct Pod;
+
+impl Strategy for Pod {
+    fn default(&self, object: &mut Object) {
+        default_pod(object);
+    }
+
+    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+        let mut status = json!({"phase": "Pending"});
+        if !list(object, "spec.schedulingGates").is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastProbeTime": null, "lastTransitionTime": null,
+            }]);
+        }
+        set(object, "status", status);
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object, subresource: &str) {
+        match subresource {
+            "" if !has(new, "spec.resources") => restore(new, old, "spec.resources"),
+            "status" => {
+                // Old kubelets corrupt owner references and leave out what they do not know.
+                remove(new, "metadata.deletionTimestamp");
+                restore(new, old, "metadata.deletionTimestamp");
+                restore(new, old, "metadata.ownerReferences");
+                for field in [
+                    "qosClass",
+                    "resourceClaimStatuses",
+                    "extendedResourceClaimStatus",
+                    "nodeAllocatableResourceClaimStatuses",
+                ] {
+                    let path = format!("status.{field}");
+                    if !has(new, &path) {
+                        restore(new, old, &path);
+                    }
+                }
+            }
+            "ephemeralcontainers" => keep_all_but(new, old, |kept, new| {
+                copy(kept, new, "spec.ephemeralContainers");
+            }),
+            "resize" => keep_all_but(new, old, |kept, new| {
+                copy(kept, new, "spec.resources");
+                for group in ["containers", "initContainers"] {
+                    copy_resources(kept, new, group);
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
+        Some(row(object, now))
+    }
+}
+
+fn copy(kept: &mut Value, new: &Value, path: &str) {
+    match at(new, path) {
+        Value::Null => remove(kept, path),
+        value => set(kept, path, value.clone()),
+    }
+}
+
+/// The update may change only what `change` takes from the new object, and managedFields.
+fn keep_all_but(new: &mut Object, old: &Object, change: impl FnOnce(&mut Value, &Value)) {
+    let mut kept = old.clone();
+    copy(&mut kept, new, "metadata.managedFields");
+    copy(&mut kept, new, "metadata.resourceVersion");
+    copy(&mut kept, new, "metadata.name");
+    copy(&mut kept, new, "metadata.uid");
+    change(&mut kept, new);
+    *new = kept;
+}
+
+/// Resources and resize policy of the containers that both have, by name.
+fn copy_resources(kept: &mut Value, new: &Value, group: &str) {
+    let path = format!("spec.{group}");
+    let wanted = list(new, &path).to_vec();
+    for container in crate::object::items_mut(kept, &path) {
+        if let Some(found) = wanted.iter().find(|other| other["name"] == container["name"]) {
+            copy(container, found, "resources");
+            copy(container, found, "resizePolicy");
+        }
+    }
+}
+
+fn condition<'c>(pod: &'c Value, kind: &str) -> Option<&'c Value> {
+    list(pod, "status.conditions").iter().find(|condition| condition["type"] == kind)
+}
+
+/// What is counted over a group of container statuses.
+#[derive(Default)]
+struct Restarts {
+    count: i64,
+    last: Option<DateTime<Utc>>,
+}
+
+impl Restarts {
+    fn add(&mut self, status: &Value) {
+        self.count += number(status, "restartCount");
+        self.last = self.last.max(parse(at(status, "lastState.terminated.finishedAt")));
+    }
+}
+
+fn exit_text(terminated: &Value) -> String {
+    match (text(terminated, "reason"), number(terminated, "signal")) {
+        ("", 0) => format!("ExitCode:{}", number(terminated, "exitCode")),
+        ("", signal) => format!("Signal:{signal}"),
+        (reason, _) => reason.to_owned(),
+    }
+}
+
+/// The STATUS column and what is counted on the way.
+fn row(pod: &Object, now: DateTime<Utc>) -> Vec<Value> {
+    let phase = text(pod, "status.phase");
+    let mut reason = match text(pod, "status.reason") {
+        "" => phase.to_owned(),
+        reason => reason.to_owned(),
+    };
+    if condition(pod, "PodScheduled").is_some_and(|c| c["reason"] == "SchedulingGated") {
+        reason = "SchedulingGated".to_owned();
+    }
+    let init_specs = list(pod, "spec.initContainers");
+    let sidecar = |name: &str| init_specs.iter().any(|c| c["name"] == name && c["restartPolicy"] == "Always");
+    let sidecars = init_specs.iter().filter(|c| c["restartPolicy"] == "Always").count();
+    let total = list(pod, "spec.containers").len() + sidecars;
+    let mut ready = 0;
+    let (mut restarts, mut sidecar_restarts) = (Restarts::default(), Restarts::default());
+    let mut initializing = false;
+    for (index, status) in list(pod, "status.initContainerStatuses").iter().enumerate() {
+        restarts.add(status);
+        let is_sidecar = sidecar(text(status, "name"));
+        if is_sidecar {
+            sidecar_restarts.add(status);
+        }
+        let terminated = at(status, "state.terminated");
+        let waiting = text(status, "state.waiting.reason");
+        if !terminated.is_null() && number(terminated, "exitCode") == 0 {
+            continue;
+        }
+        if is_sidecar && flag(status, "started") {
+            ready += usize::from(flag(status, "ready"));
+            continue;
+        }
+        reason = if !terminated.is_null() {
+            format!("Init:{}", exit_text(terminated))
+        } else if !waiting.is_empty() && waiting != "PodInitializing" {
+            format!("Init:{waiting}")
+        } else {
+            format!("Init:{index}/{}", init_specs.len())
+        };
+        initializing = true;
+        break;
+    }
+    if !initializing || condition(pod, "Initialized").is_some_and(|c| c["status"] == "True") {
+        restarts = sidecar_restarts;
+        let (mut running, mut error) = (false, None);
+        for status in list(pod, "status.containerStatuses").iter().rev() {
+            restarts.add(status);
+            let terminated = at(status, "state.terminated");
+            let waiting = text(status, "state.waiting.reason");
+            if !waiting.is_empty() {
+                reason = waiting.to_owned();
+            } else if !terminated.is_null() {
+                reason = exit_text(terminated);
+                if number(terminated, "exitCode") != 0 {
+                    error = Some(reason.clone());
+                }
+            } else if flag(status, "ready") && has(status, "state.running") {
+                running = true;
+                ready += 1;
+            }
+        }
+        if reason == "Completed" {
+            let pod_ready = condition(pod, "Ready").is_some_and(|c| c["status"] == "True");
+            reason = match (running && pod_ready, error) {
+                (true, _) => "Running".to_owned(),
+                (false, Some(error)) => error,
+                (false, None) if running => "NotReady".to_owned(),
+                (false, None) => reason,
+            };
+        }
+    }
+    if has(pod, "metadata.deletionTimestamp") {
+        if text(pod, "status.reason") == "NodeLost" {
+            reason = "Unknown".to_owned();
+        } else if !matches!(phase, "Succeeded" | "Failed") {
+            reason = "Terminating".to_owned();
+        }
+    }
+    let restarts = match restarts.last {
+        Some(last) if restarts.count != 0 => {
+            format!("{} ({} ago)", restarts.count, age(&last.to_rfc3339().into(), now))
+        }
+        _ => restarts.count.to_string(),
+    };
+    let or_none = |text: &str| if text.is_empty() { "<none>".into() } else { Value::from(text) };
+    let ip = list(pod, "status.podIPs").first().map_or("", |ip| text(ip, "ip"));
+    vec![
+        name(pod),
+        format!("{ready}/{total}").into(),
+        reason.into(),
+        restarts.into(),
+        created(pod, now),
+        or_none(ip),
+        or_none(text(pod, "spec.nodeName")),
+        or_none(text(pod, "status.nominatedNodeName")),
+        readiness_gates(pod).into(),
+    ]
+}
+
+fn readiness_gates(pod: &Value) -> String {
+    let gates = list(pod, "spec.readinessGates");
+    if gates.is_empty() {
+        return "<none>".to_owned();
+    }
+    let open = gates
+        .iter()
+        .filter(|gate| condition(pod, text(gate, "conditionType")).is_some_and(|c| c["status"] == "True"))
+        .count();
+    format!("{open}/{}", gates.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(status: Value) -> Vec<Value> {
+        let pod = json!({
+            "metadata": {"name": "web"},
+            "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "init"}]},
+            "status": status,
+        });
+        row(&pod, DateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_failing_init_container_is_the_status() {
+        let cells = cells(json!({"phase": "Pending", "initContainerStatuses": [
+            {"name": "init", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}));
+        assert_eq!(cells[1..4], [json!("0/2"), json!("Init:CrashLoopBackOff"), json!("3")]);
+    }
+
+    #[test]
+    fn a_pod_with_one_container_done_and_one_ready_is_not_ready() {
+        let cells = cells(json!({"phase": "Running", "containerStatuses": [
+            {"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}},
+            {"name": "b", "ready": true, "state": {"running": {}}}]}));
+        assert_eq!(cells[1..3], [json!("1/2"), json!("NotReady")]);
+    }
+
+    #[test]
+    fn ephemeral_containers_are_all_that_their_subresource_changes() {
+        let old = json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"nodeName": "n"}});
+        let mut new = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "m", "ephemeralContainers": [{"name": "d"}]}});
+        Pod.prepare_update(&mut new, &old, "ephemeralcontainers");
+        assert_eq!(new["spec"], json!({"nodeName": "n", "ephemeralContainers": [{"name": "d"}]}));
+        assert_eq!(new["metadata"]["labels"]["x"], "1");
+    }
+}

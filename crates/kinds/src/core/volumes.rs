@@ -1,0 +1,150 @@
+//! PersistentVolume and PersistentVolumeClaim.
+
+use apimachinery::Object;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use crate::{
+    cells::{created, name},
+    object::{at, entries, has, list, remove, restore, same, set, text},
+    resource::Strategy,
+};
+
+/// `RWO,ROX,RWX,RWOP`, in that order, each once.
+fn access_modes(modes: &[Value]) -> String {
+    [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ]
+    .iter()
+    .filter(|(mode, _)| modes.iter().any(|m| m == mode))
+    .map(|(_, short)| *short)
+    .collect::<Vec<_>>()
+    .join(",")
+}
+
+/// The annotation that came before the field.
+fn class(object: &Object) -> Value {
+    let annotation = entries(object, "metadata.annotations")
+        .find(|(key, _)| *key == "volume.beta.kubernetes.io/storage-class");
+    match annotation {
+        Some((_, class)) => class.clone(),
+        None => text(object, "spec.storageClassName").into(),
+    }
+}
+
+fn or_unset(object: &Object, path: &str) -> Value {
+    at(object, path).as_str().unwrap_or("<unset>").into()
+}
+
+fn phase(object: &Object) -> Value {
+    if has(object, "metadata.deletionTimestamp") {
+        "Terminating".into()
+    } else {
+        text(object, "status.phase").into()
+    }
+}
+
+fn timestamp(now: DateTime<Utc>) -> String {
+    now.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+pub struct PersistentVolume;
+
+impl Strategy for PersistentVolume {
+    fn prepare_create(&self, object: &mut Object, now: DateTime<Utc>) {
+        set(object, "status", json!({"phase": "Pending", "lastPhaseTransitionTime": timestamp(now)}));
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object, subresource: &str) {
+        // A client that changes the phase sets the time with it; one that does not know the field must not lose it.
+        if subresource == "status"
+            && at(new, "status.phase") == at(old, "status.phase")
+            && !has(new, "status.lastPhaseTransitionTime")
+        {
+            restore(new, old, "status.lastPhaseTransitionTime");
+        }
+    }
+
+    fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
+        let claim = at(object, "spec.claimRef");
+        let claim = if claim.is_null() {
+            String::new()
+        } else {
+            format!("{}/{}", text(claim, "namespace"), text(claim, "name"))
+        };
+        let capacity = at(object, "spec.capacity.storage").as_str().unwrap_or("0");
+        Some(vec![
+            name(object),
+            capacity.into(),
+            access_modes(list(object, "spec.accessModes")).into(),
+            text(object, "spec.persistentVolumeReclaimPolicy").into(),
+            phase(object),
+            claim.into(),
+            class(object),
+            or_unset(object, "spec.volumeAttributesClassName"),
+            text(object, "status.reason").into(),
+            created(object, now),
+            or_unset(object, "spec.volumeMode"),
+        ])
+    }
+}
+
+pub struct PersistentVolumeClaim;
+
+/// `dataSource` and `dataSourceRef` say the same; a source that `dataSource` may not name is dropped from it.
+fn normalize_sources(object: &mut Object, old: Option<&Object>) {
+    let source = at(object, "spec.dataSource").clone();
+    let reference = at(object, "spec.dataSourceRef").clone();
+    let allowed = |source: &Value| match text(source, "kind") {
+        "PersistentVolumeClaim" => text(source, "apiGroup").is_empty(),
+        "VolumeSnapshot" => text(source, "apiGroup") == "snapshot.storage.k8s.io",
+        _ => false,
+    };
+    let kept = old.is_some_and(|old| same(at(old, "spec.dataSource"), &source));
+    if !source.is_null() && reference.is_null() && !allowed(&source) && !kept {
+        remove(object, "spec.dataSource");
+        return;
+    }
+    if !source.is_null() && reference.is_null() {
+        set(object, "spec.dataSourceRef", source);
+    } else if source.is_null() && !reference.is_null() && text(&reference, "namespace").is_empty() {
+        set(object, "spec.dataSource", reference);
+    }
+}
+
+impl Strategy for PersistentVolumeClaim {
+    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+        set(object, "status", json!({"phase": "Pending"}));
+        normalize_sources(object, None);
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object, subresource: &str) {
+        if subresource.is_empty() {
+            normalize_sources(new, Some(old));
+        }
+    }
+
+    fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
+        let volume = text(object, "spec.volumeName");
+        let (capacity, modes) = if volume.is_empty() {
+            (String::new(), String::new())
+        } else {
+            let capacity = at(object, "status.capacity.storage").as_str().unwrap_or("0").to_owned();
+            (capacity, access_modes(list(object, "status.accessModes")))
+        };
+        Some(vec![
+            name(object),
+            phase(object),
+            volume.into(),
+            capacity.into(),
+            modes.into(),
+            class(object),
+            or_unset(object, "spec.volumeAttributesClassName"),
+            created(object, now),
+            or_unset(object, "spec.volumeMode"),
+        ])
+    }
+}

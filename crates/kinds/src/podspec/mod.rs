@@ -1,0 +1,5 @@
+//! The PodSpec, as a pod has it and as every template has it: defaults and rules, once.
+
+mod defaults;
+
+pub use defaults::{default_pod, default_template, image_pull_policy};

@@ -1,0 +1,163 @@
+//! From the facts table to [`Schema`]s. Equal nodes are made once and shared, names too.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use apimachinery::{
+    Schema,
+    schema::{ListType, PatchStrategy, Type},
+};
+use serde_json::Value;
+
+use crate::{
+    defaults,
+    facts::{FieldFacts, Table},
+};
+
+/// Makes schemas of one table and remembers them.
+pub struct Shapes<'t> {
+    /// Where the facts come from.
+    pub table: &'t Table<'t>,
+    made: HashMap<String, Arc<Schema>>,
+    names: HashSet<Arc<str>>,
+    open: Vec<&'t str>,
+}
+
+impl<'t> Shapes<'t> {
+    /// Nothing made yet.
+    #[must_use]
+    pub fn new(table: &'t Table<'t>) -> Self {
+        Self { table, made: HashMap::new(), names: HashSet::new(), open: Vec::new() }
+    }
+
+    /// The one copy of a name.
+    pub fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        let made: Arc<str> = name.into();
+        self.names.insert(Arc::clone(&made));
+        made
+    }
+
+    /// The schema of the type expression, `[]core.v1.Container`. Unknown types, and types inside themselves, are
+    /// objects whose fields are kept as they are.
+    pub fn schema(&mut self, expression: &'t str) -> Arc<Schema> {
+        if let Some(made) = self.made.get(expression) {
+            return Arc::clone(made);
+        }
+        if self.open.contains(&expression) {
+            return self.schema("object");
+        }
+        let schema = if let Some(item) = expression.strip_prefix("[]") {
+            Schema { kind: Some(Type::Array), items: Some(self.schema(item)), ..Schema::default() }
+        } else if let Some(value) = expression.strip_prefix("{}") {
+            Schema { kind: Some(Type::Object), additional: Some(self.schema(value)), ..Schema::default() }
+        } else if expression.contains('.') {
+            self.open.push(expression);
+            let made = self.structure(expression);
+            self.open.pop();
+            made
+        } else {
+            self.scalar(expression)
+        };
+        let made = Arc::new(schema);
+        self.made.insert(expression.to_owned(), Arc::clone(&made));
+        made
+    }
+
+    fn scalar(&mut self, word: &str) -> Schema {
+        let (kind, format) = match word {
+            "string" | "duration" => (Some(Type::String), ""),
+            "bytes" => (Some(Type::String), "byte"),
+            "time" => (Some(Type::String), "date-time"),
+            "microtime" => (Some(Type::String), "micro-time"),
+            "bool" => (Some(Type::Boolean), ""),
+            "int32" | "int64" => (Some(Type::Integer), word),
+            "float64" => (Some(Type::Number), "double"),
+            "quantity" => (None, "quantity"),
+            "intstr" => (None, "int-or-string"),
+            "any" => (None, ""),
+            // `object`: a RawExtension or FieldsV1; anything else would be a fault of the table.
+            _ => (Some(Type::Object), ""),
+        };
+        Schema {
+            kind,
+            format: (!format.is_empty()).then(|| self.name(format)),
+            int_or_string: word == "intstr",
+            preserve_unknown: matches!(word, "any" | "object"),
+            ..Schema::default()
+        }
+    }
+
+    fn structure(&mut self, name: &'t str) -> Schema {
+        let table = self.table;
+        let Some(facts) = table.type_of(name) else { return Schema::any() };
+        let mut properties = BTreeMap::new();
+        let mut required = Vec::new();
+        for field in &facts.fields {
+            let key = self.name(field.name);
+            if field.required {
+                required.push(Arc::clone(&key));
+            }
+            let schema = self.field(name, field);
+            properties.insert(key, schema);
+        }
+        Schema {
+            kind: Some(Type::Object),
+            properties,
+            required,
+            atomic_map: facts.atomic,
+            ..Schema::default()
+        }
+    }
+
+    /// The schema of a field: its type's, with what the field itself says. Fields that say the same share it.
+    fn field(&mut self, owner: &str, field: &FieldFacts<'t>) -> Arc<Schema> {
+        let default = field.default.or_else(|| defaults::constant(owner, field.name));
+        // Where Go has a default, its zero is as good as absent, and what is always encoded is the default.
+        let omit_empty =
+            (field.always.is_none() || default.is_some()) && !field.pointer && !is_struct(field.kind);
+        let key = format!(
+            "{} {:?} {default:?} {} {} {} {omit_empty}",
+            field.kind, field.always, field.list, field.atomic, field.patch
+        );
+        if let Some(made) = self.made.get(&key) {
+            return Arc::clone(made);
+        }
+        let base = self.schema(field.kind);
+        let mut schema = Schema::clone(&base);
+        schema.omit_empty = omit_empty;
+        schema.always = field.always.and(default.or(field.always)).and_then(json);
+        schema.default = default.and_then(json);
+        schema.atomic_map |= field.atomic;
+        if field.list == "set" {
+            schema.list_type = ListType::Set;
+        } else if let Some(keys) = field.list.strip_prefix("map(").and_then(|rest| rest.strip_suffix(')')) {
+            schema.list_type = ListType::Map;
+            schema.list_map_keys = keys.split(',').map(|key| self.name(key)).collect();
+        }
+        if let Some((strategy, key)) = field.patch.strip_suffix(')').and_then(|patch| patch.split_once('(')) {
+            let has = |word: &str| strategy.split('+').any(|s| s == word);
+            schema.patch_strategy = PatchStrategy { merge: has("merge"), retain_keys: has("retainKeys") };
+            schema.patch_merge_key = (!key.is_empty()).then(|| self.name(key));
+        }
+        let made = if schema == *base { base } else { Arc::new(schema) };
+        // What was cut because it is inside itself depends on the place and is not shared.
+        if !self.open.contains(&field.kind.trim_start_matches(['[', ']', '{', '}'])) {
+            self.made.insert(key, Arc::clone(&made));
+        }
+        made
+    }
+}
+
+fn is_struct(kind: &str) -> bool {
+    kind.contains('.') && !kind.starts_with(['[', '{'])
+}
+
+/// Values in the table and in [`defaults`] are JSON; a test reads them all.
+fn json(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
+}
