@@ -57,7 +57,8 @@ pub fn write(published: &Published, go: &GoTypes) -> Result<String> {
     }
     // Published schemas, the options of connect subresources (which are published as parameters only), and all that
     // these name.
-    let options = go.keys().filter(|name| name.starts_with("io.k8s.api.core.v1.") && name.ends_with("Options"));
+    let options =
+        go.keys().filter(|name| name.starts_with("io.k8s.api.core.v1.") && name.ends_with("Options"));
     let mut open: Vec<&str> = published.schemas.keys().chain(options).map(String::as_str).collect();
     let mut wanted: BTreeSet<&str> = BTreeSet::new();
     while let Some(name) = open.pop() {

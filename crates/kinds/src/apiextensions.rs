@@ -71,7 +71,8 @@ impl Strategy for CustomResourceDefinition {
             })
             .collect();
         versions.sort_unstable();
-        let short: Vec<&str> = list(object, "spec.names.shortNames").iter().filter_map(Value::as_str).collect();
+        let short: Vec<&str> =
+            list(object, "spec.names.shortNames").iter().filter_map(Value::as_str).collect();
         let established = list(object, "status.conditions")
             .iter()
             .any(|condition| condition["type"] == "Established" && condition["status"] == "True");

@@ -58,8 +58,12 @@ pub fn stamped(object: &Value) -> Vec<Value> {
 
 /// `a=1,b=2`, or `<none>`.
 pub fn labels(map: &Value) -> String {
-    let pairs: Vec<String> =
-        map.as_object().into_iter().flatten().map(|(key, v)| format!("{key}={}", v.as_str().unwrap_or(""))).collect();
+    let pairs: Vec<String> = map
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, v)| format!("{key}={}", v.as_str().unwrap_or("")))
+        .collect();
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
@@ -98,7 +102,12 @@ pub fn requirements(selector: &Value) -> String {
 /// Names and images of the containers below a pod spec, each joined by commas.
 pub fn containers(spec: &Value) -> [Value; 2] {
     ["name", "image"].map(|field| {
-        list(spec, "containers").iter().map(|container| text(container, field)).collect::<Vec<_>>().join(",").into()
+        list(spec, "containers")
+            .iter()
+            .map(|container| text(container, field))
+            .collect::<Vec<_>>()
+            .join(",")
+            .into()
     })
 }
 

@@ -125,7 +125,10 @@ mod tests {
             ("busybox:1.36", "IfNotPresent"),
             ("localhost:5000/shop/web", "Always"),
             ("localhost:5000/shop/web:2", "IfNotPresent"),
-            ("busybox@sha256:0123456789012345678901234567890123456789012345678901234567890123", "IfNotPresent"),
+            (
+                "busybox@sha256:0123456789012345678901234567890123456789012345678901234567890123",
+                "IfNotPresent",
+            ),
             ("Not A Reference", "IfNotPresent"),
             ("", "IfNotPresent"),
         ] {
@@ -135,14 +138,19 @@ mod tests {
 
     #[test]
     fn a_volume_without_a_source_is_an_empty_dir() {
-        let mut pod = json!({"spec": {"volumes": [{"name": "a"}, {"name": "b", "secret": {}}], "containers": []}});
+        let mut pod =
+            json!({"spec": {"volumes": [{"name": "a"}, {"name": "b", "secret": {}}], "containers": []}});
         default_pod(&mut pod);
-        assert_eq!(pod["spec"]["volumes"], json!([{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {}}]));
+        assert_eq!(
+            pod["spec"]["volumes"],
+            json!([{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {}}])
+        );
     }
 
     #[test]
     fn requests_come_from_limits_in_pods_but_not_in_templates() {
-        let spec = json!({"containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}}]});
+        let spec =
+            json!({"containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}}]});
         let mut pod = json!({ "spec": spec });
         default_pod(&mut pod);
         assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
