@@ -125,7 +125,7 @@ func always(t reflect.Type, omitEmpty, omitZero bool) *string {
 }
 
 func fieldsOf(t reflect.Type, prefix string) []field {
-	var out []field
+	out := []field{}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")

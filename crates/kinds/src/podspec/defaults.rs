@@ -6,7 +6,7 @@ use crate::object::{at, at_mut, fill, flag, has, items_mut, list, map_mut, numbe
 
 /// `Always` for `:latest` (also where no tag and no digest is named), else `IfNotPresent`; the latter also for a
 /// reference that cannot be read.
-pub fn image_pull_policy(image: &str) -> &'static str {
+fn image_pull_policy(image: &str) -> &'static str {
     let (rest, digest) = match image.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (image, None),

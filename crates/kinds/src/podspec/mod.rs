@@ -2,4 +2,4 @@
 
 mod defaults;
 
-pub use defaults::{default_pod, default_template, image_pull_policy};
+pub use defaults::{default_pod, default_template};
