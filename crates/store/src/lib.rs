@@ -5,11 +5,25 @@
 //! first of its implementations, etcd the second.
 //!
 //! It knows nothing of kinds: keys are paths, values are bytes.
+//!
+//! Reading order: the seam below · `state` (memory) · `hub` (watches) · `format`, `log`, `recovery` (disk) · `writer`
+//! (the one thread that commits) · `embedded` (all of it together, and the promise of what survives).
+
+mod embedded;
+pub mod files;
+mod format;
+mod hub;
+mod log;
+mod recovery;
+mod state;
+mod writer;
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use embedded::{Embedded, OpenError, Options};
 
 /// Number of a commit, from 1, never reused. It is the `resourceVersion` of what the commit wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +65,7 @@ pub struct Entry {
     pub attributes: Attributes,
 }
 
-/// What a key has to look like for a commit to happen.
+/// What a key has to look like for a commit to happen. A key appears only once in a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// No such key.
@@ -83,6 +97,9 @@ pub enum CommitError {
     /// The log could not be written (full disk, I/O error). What is stored stays readable; commits fail until it is mended.
     #[error("the store cannot write: {0}")]
     Io(Arc<std::io::Error>),
+    /// The commit makes no sense, whatever is stored: a fault of the caller.
+    #[error("{0}")]
+    Invalid(&'static str),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -126,16 +143,19 @@ pub struct Event {
 pub enum WatchItem {
     /// The events of one commit under the watched prefix, in order.
     Events(Arc<[Event]>),
-    /// Everything up to this revision has been delivered. Sent when the watcher asked by [`Watch::progress`].
+    /// Everything up to this revision has been delivered. Engines that hear of it from elsewhere (etcd) send it; the
+    /// embedded one does not need to, see [`Watch::progress`].
     Progress(Revision),
 }
 
 /// A running watch: every event once, in order, without a gap. Dropping it ends it.
 #[async_trait]
 pub trait Watch: Send {
-    /// The next item; an error when the watcher was too slow to be kept up with (it has to list again).
+    /// The next item; an error when the watcher was so slow that events it has not seen were compacted (it has to list
+    /// again). Cancel-safe: dropping the future loses nothing.
     async fn next(&mut self) -> Result<WatchItem, ReadError>;
-    /// The revision up to which everything has been delivered by `next`, if that is the current one.
+    /// The revision up to which `next` has delivered everything: the current one, or the last item's while others wait.
+    /// This is what a bookmark may say.
     fn progress(&self) -> Revision;
 }
 
@@ -164,12 +184,14 @@ pub trait Store: Send + Sync {
     /// The newest visible revision.
     fn revision(&self) -> Revision;
 
-    /// The newest revision that touched a key under `prefix`; caches derived from it compare this number.
+    /// The newest revision that touched a key under `prefix`; caches derived from it compare this number while the store
+    /// is open. Exact for prefixes that end in a slash and have keys; otherwise it may be that of the directory around
+    /// it, or a later one, but never an earlier one.
     fn last_change(&self, prefix: &str) -> Revision;
 
     /// Resolves once the store shows `revision` or a later one.
     async fn reached(&self, revision: Revision);
 
-    /// Forgets the history before `revision`: lists and watches from there get [`ReadError::Compacted`].
+    /// Forgets the history before `revision` (which stays readable itself): lists and watches from there get [`ReadError::Compacted`].
     async fn compact(&self, revision: Revision) -> Result<(), CommitError>;
 }
