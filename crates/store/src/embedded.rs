@@ -193,7 +193,10 @@ impl Embedded {
         Ok(Step { key, value, at, deleted, expect: Some(expect), attributes })
     }
 
-    async fn ask(&self, request: impl FnOnce(crate::writer::Answer) -> Request) -> Result<Revision, CommitError> {
+    async fn ask(
+        &self,
+        request: impl FnOnce(crate::writer::Answer) -> Request,
+    ) -> Result<Revision, CommitError> {
         let (answer, answered) = oneshot::channel();
         self.queue.push(request(answer));
         answered.await.unwrap_or(Err(CommitError::Closed))

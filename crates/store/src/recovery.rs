@@ -92,7 +92,10 @@ pub(crate) fn recover(
         None => create_segment(&*files, dir, Revision(state.visible().0 + 1)).map_err(at(dir))?,
     };
     files.sync_dir(dir).map_err(at(dir))?;
-    Ok((Log { dir: dir.to_owned(), files, closed, snapshot, active: Active { unnamed: false, ..active } }, state))
+    Ok((
+        Log { dir: dir.to_owned(), files, closed, snapshot, active: Active { unnamed: false, ..active } },
+        state,
+    ))
 }
 
 /// The sound frames of a file, one after the other.

@@ -71,7 +71,8 @@ async fn a_commit_that_makes_no_sense_is_the_callers_fault() {
     assert!(matches!(store.commit(vec![]).await, Err(CommitError::Invalid(_))));
     let big = put("/a", &"x".repeat((3 << 20) + 1), Expect::Absent);
     assert!(matches!(store.commit(vec![big]).await, Err(CommitError::TooLarge { .. })));
-    let outside = Op::Put { key: "/a".into(), value: "1".into(), revision_at: Some(2), expect: Expect::Absent };
+    let outside =
+        Op::Put { key: "/a".into(), value: "1".into(), revision_at: Some(2), expect: Expect::Absent };
     assert!(matches!(store.commit(vec![outside]).await, Err(CommitError::Invalid(_))));
     assert_eq!(store.revision(), Revision(0));
 }
@@ -137,10 +138,10 @@ async fn history_is_forgotten_by_age_and_by_size() {
     let start = std::time::SystemTime::now();
     let hours = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let (clock_hours, options) = (hours.clone(), Options { history_bytes: 10_000, ..Options::default() });
-    let clock = move || {
-        start + Duration::from_secs(3600 * clock_hours.load(std::sync::atomic::Ordering::Relaxed))
-    };
-    let store = Embedded::open(dir.path(), Options { clock: Arc::new(clock), ..options }, no_attributes()).unwrap();
+    let clock =
+        move || start + Duration::from_secs(3600 * clock_hours.load(std::sync::atomic::Ordering::Relaxed));
+    let store =
+        Embedded::open(dir.path(), Options { clock: Arc::new(clock), ..options }, no_attributes()).unwrap();
     store.commit(vec![put("/a", "1", Expect::Absent)]).await.unwrap();
     store.list("", None, 0, Some(Revision(0))).unwrap();
     hours.store(1, std::sync::atomic::Ordering::Relaxed);
