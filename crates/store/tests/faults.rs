@@ -102,12 +102,7 @@ async fn whatever_step_the_power_goes_at_the_store_opens_to_what_was_acknowledge
         let mut gone = false;
         for after in [false, true] {
             let dir = tempfile::tempdir().unwrap();
-            let power = Arc::new(Power {
-                step: AtomicUsize::new(0),
-                at,
-                after,
-                last: Mutex::new("none"),
-            });
+            let power = Arc::new(Power { step: AtomicUsize::new(0), at, after, last: Mutex::new("none") });
             let acknowledged = match open(dir.path(), Arc::new(PowerFiles(power.clone()))) {
                 Ok(store) => work(&store).await,
                 Err(_) => 0,

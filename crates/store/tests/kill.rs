@@ -102,7 +102,10 @@ fn what_was_acknowledged_survives_kill_9_whole_and_no_revision_repeats() {
             let right = store.get(&format!("/right/{writer}")).unwrap();
             assert_eq!((left.modified, &left.value), (right.modified, &right.value), "half a commit");
             assert!(left.modified >= Revision(*revision) && count(&left.value) >= *acknowledged);
-            assert!(left.value.ends_with(format!("x{}", left.modified).as_bytes()), "its own revision inside");
+            assert!(
+                left.value.ends_with(format!("x{}", left.modified).as_bytes()),
+                "its own revision inside"
+            );
         }
     }
     // It was worth it: much was acknowledged, and the deaths met snapshots.

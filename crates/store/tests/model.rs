@@ -153,7 +153,9 @@ fn follow(watch: &mut dyn store::Watch, mirror: &mut Model) {
             assert_eq!(text, format!("<{}>", entry.modified));
             match event.deleted {
                 true => drop(mirror.remove(&*entry.key)),
-                false => drop(mirror.insert(entry.key.to_string(), (entry.created.0, entry.modified.0, text))),
+                false => {
+                    drop(mirror.insert(entry.key.to_string(), (entry.created.0, entry.modified.0, text)))
+                }
             }
         }
     }
