@@ -186,7 +186,8 @@ impl LogFile for SickFile {
 
 #[tokio::test]
 async fn a_sick_disk_fails_commits_shows_nothing_of_them_and_goes_on_when_it_is_well() {
-    let sicknesses: [&[fn(&Sick) -> &AtomicBool]; 4] =
+    type Part = fn(&Sick) -> &AtomicBool;
+    let sicknesses: [&[Part]; 4] =
         [&[|s| &s.full], &[|s| &s.sync], &[|s| &s.full, |s| &s.truncate], &[|s| &s.sync, |s| &s.truncate]];
     for sickness in sicknesses {
         let dir = tempfile::tempdir().unwrap();
