@@ -1,1 +1,21 @@
-//! To be written.
+//! The network of a node: pods, services, cluster DNS, the routes between nodes.
+//!
+//! Everything happens in the kernel's own tables, set by netlink in small deltas computed from state kept in
+//! memory; no program is started, nothing is listed on the hot path, nothing polls.
+//!
+//! This crate must never touch nftables tables, links or routes that are not its own (tables `plimsoll-*`,
+//! links `plv*`/`pln*`, routes with protocol 112).
+//!
+//! In reading order: [`netns`] (being in another network namespace), [`netlink`] (talking to the kernel),
+//! [`pods`] (addresses and cables for sandboxes), [`services`] (ClusterIP, NodePort, LoadBalancer).
+
+pub mod error;
+#[allow(dead_code, reason = "node routes, topology and services use the rest")]
+pub mod netlink;
+pub mod netns;
+pub mod pods;
+pub mod services;
+
+pub use error::{Error, Result};
+pub use pods::{PodNet, PortMapping};
+pub use services::Protocol;
