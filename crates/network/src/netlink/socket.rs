@@ -24,7 +24,8 @@ pub struct Socket {
 impl Socket {
     /// Opens an rtnetlink socket in the namespace at `path`, or in the caller's.
     pub fn route(path: Option<&Path>) -> Result<Self> {
-        netns::within(path, || Self::open(libc::NETLINK_ROUTE))?.map_err(Error::io("open a netlink route socket"))
+        netns::within(path, || Self::open(libc::NETLINK_ROUTE))?
+            .map_err(Error::io("open a netlink route socket"))
     }
 
     /// Opens a netfilter socket (nf_tables, conntrack) in the namespace at `path`, or in the caller's.
@@ -141,7 +142,11 @@ impl Socket {
 
     /// Sends one request and hands every answer message `(type, body)` to `visit`, until the end of the dump or
     /// the acknowledgement.
-    pub(crate) fn query(&mut self, mut message: Messages, mut visit: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    pub(crate) fn query(
+        &mut self,
+        mut message: Messages,
+        mut visit: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
         let (first, _) = self.send(&mut message)?;
         loop {
             let n = self.receive()?;

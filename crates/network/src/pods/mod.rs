@@ -114,7 +114,8 @@ impl PodNet {
     ///
     /// On an error nothing is left behind.
     pub fn attach(&self, sandbox: &str, netns: &Path, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
-        let ns = File::open(netns).map_err(Error::io(format!("open network namespace {}", netns.display())))?;
+        let ns =
+            File::open(netns).map_err(Error::io(format!("open network namespace {}", netns.display())))?;
         let mut inner = self.inner.lock();
         let link = link_name(sandbox);
         if let Some(lease) = inner.leases.sandboxes.get(sandbox) {
@@ -129,15 +130,14 @@ impl PodNet {
         let lease = Lease { address, ports: ports.to_vec() };
         inner.leases.cursor = Some(inner.pool.cursor());
         inner.leases.sandboxes.insert(sandbox.to_owned(), lease.clone());
-        let done = inner
-            .leases
-            .save()
-            .and_then(|()| self.connect(&mut inner.route, &link, &ns, address))
-            .and_then(|()| {
-                let mut batch = Batch::new(table::TABLE);
-                table::add(&mut batch, &lease);
-                batch.apply(&mut inner.nft)
-            });
+        let done =
+            inner.leases.save().and_then(|()| self.connect(&mut inner.route, &link, &ns, address)).and_then(
+                |()| {
+                    let mut batch = Batch::new(table::TABLE);
+                    table::add(&mut batch, &lease);
+                    batch.apply(&mut inner.nft)
+                },
+            );
         if let Err(e) = done {
             // The first error is the one that tells; undoing is best effort and reconcile() finishes it.
             let _ = delete_link(&mut inner.route, &link);
@@ -219,7 +219,12 @@ impl PodNet {
         m.pod_link_settings(index, self.ipv6);
         m.up(index);
         m.neighbour(index, address, pod_mac);
-        m.route(&Route { to: host(32), via: None, link: Some(index), source: Some(self.config.node_address) });
+        m.route(&Route {
+            to: host(32),
+            via: None,
+            link: Some(index),
+            source: Some(self.config.node_address),
+        });
         route.request(m).map_err(Error::netlink(format!("set up {link} for {address}")))
     }
 }

@@ -51,7 +51,9 @@ impl Pool {
         }
         self.resting.retain(|_, since| now.saturating_duration_since(*since) < REST);
         let start = if self.cursor >= last || self.cursor < first { first } else { self.cursor + 1 };
-        let free = (start..=last).chain(first..start).find(|a| !self.used.contains(a) && !self.resting.contains_key(a));
+        let free = (start..=last)
+            .chain(first..start)
+            .find(|a| !self.used.contains(a) && !self.resting.contains_key(a));
         let taken = free.or_else(|| {
             // Everything free still rests: the one that has rested longest.
             let (&a, _) = self.resting.iter().min_by_key(|(a, since)| (**since, **a))?;

@@ -17,11 +17,7 @@ const HOST_PORTS: &str = "host-ports";
 const HAIRPIN: &str = "hairpin";
 
 /// Builds the whole table in place of whatever was there.
-pub(crate) fn rebuild<'a>(
-    pods: Ipv4Net,
-    cluster: Ipv4Net,
-    leases: impl Iterator<Item = &'a Lease>,
-) -> Batch {
+pub(crate) fn rebuild<'a>(pods: Ipv4Net, cluster: Ipv4Net, leases: impl Iterator<Item = &'a Lease>) -> Batch {
     use Expr::*;
     let mut b = Batch::new(TABLE);
     b.table().delete_table().table();

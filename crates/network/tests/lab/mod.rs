@@ -77,8 +77,8 @@ impl Namespace {
     pub fn tcp_ask(&self, address: Ipv4Addr, port: u16) -> Result<String, String> {
         self.within(|| {
             let to = SocketAddr::from((address, port));
-            let mut stream =
-                TcpStream::connect_timeout(&to, Duration::from_millis(500)).map_err(|e| format!("{:?}", e.kind()))?;
+            let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(500))
+                .map_err(|e| format!("{:?}", e.kind()))?;
             stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
@@ -113,7 +113,8 @@ impl Drop for Server {
         self.stop.store(true, Ordering::SeqCst);
         let at = self.at;
         // One more connection wakes the accept loop, which then sees the flag.
-        let woken = netns::within(Some(&self.path), || TcpStream::connect_timeout(&at, Duration::from_secs(1)));
+        let woken =
+            netns::within(Some(&self.path), || TcpStream::connect_timeout(&at, Duration::from_secs(1)));
         if let (Ok(Ok(_)), Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
         }
