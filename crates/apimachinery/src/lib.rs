@@ -7,9 +7,20 @@
 //! Reading order: [`field`] (where an error is) → [`status`] (how it is told) → [`schema`] (what an object looks
 //! like) → the rest.
 
+pub mod decode;
+pub mod defaults;
+pub mod duration;
 pub mod field;
+pub mod intstr;
+mod json_syntax;
+pub mod meta;
+pub mod names;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
+pub mod structure;
+pub mod time;
 
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use schema::Schema;

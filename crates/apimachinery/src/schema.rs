@@ -51,6 +51,9 @@ pub struct PatchStrategy {
 /// Recursion (only `JSONSchemaProps` inside CustomResourceDefinition has it) is cut with `preserve_unknown`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Schema {
+    /// Built-ins: the OpenAPI name of the type, `io.k8s.api.core.v1.Container`. Error texts of decoding name it, and
+    /// published documents refer to it. `None`: a type written in place.
+    pub name: Option<Arc<str>>,
     /// `None`: any type (int-or-string, embedded JSON).
     pub kind: Option<Type>,
     /// OpenAPI `format`: `int32`, `int64`, `date-time`, `micro-time`, `byte`, `quantity`, `int-or-string`, …
@@ -167,6 +170,12 @@ impl Schema {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Arc<Schema>> {
         self.properties.get(name).or(self.additional.as_ref())
+    }
+
+    /// Says nothing about its value, not even that it is not null.
+    #[must_use]
+    pub fn preserve_any(&self) -> bool {
+        self.preserve_unknown && self.kind.is_none()
     }
 
     /// A map from strings to values, not a struct.

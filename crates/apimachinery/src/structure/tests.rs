@@ -1,0 +1,127 @@
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::schema::Type;
+
+fn leaf(kind: Type, format: &str) -> Arc<Schema> {
+    let format = (!format.is_empty()).then(|| Arc::from(format));
+    Arc::new(Schema { kind: Some(kind), format, ..Schema::default() })
+}
+
+fn list(items: Arc<Schema>) -> Arc<Schema> {
+    Arc::new(Schema { kind: Some(Type::Array), items: Some(items), ..Schema::default() })
+}
+
+fn map(values: Arc<Schema>) -> Arc<Schema> {
+    Arc::new(Schema { kind: Some(Type::Object), additional: Some(values), ..Schema::default() })
+}
+
+fn object(name: &str, fields: Vec<(&str, Arc<Schema>)>) -> Arc<Schema> {
+    Arc::new(Schema {
+        name: Some(Arc::from(name)),
+        kind: Some(Type::Object),
+        properties: fields.into_iter().map(|(n, s)| (Arc::from(n), s)).collect(),
+        ..Schema::default()
+    })
+}
+
+fn pod() -> Arc<Schema> {
+    let string = leaf(Type::String, "");
+    let quantities = map(leaf(Type::String, "quantity"));
+    let container = object(
+        "io.k8s.api.core.v1.Container",
+        vec![
+            ("name", string.clone()),
+            ("command", list(string.clone())),
+            ("limits", quantities),
+            ("port", leaf(Type::Integer, "int32")),
+        ],
+    );
+    let meta = object(
+        "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
+        vec![
+            ("name", string.clone()),
+            ("labels", map(string.clone())),
+            ("creationTimestamp", leaf(Type::String, "date-time")),
+        ],
+    );
+    let status = Arc::new(Schema { always: Some(json!({})), ..(*object("io.k8s.api.core.v1.PodStatus", vec![])).clone() });
+    let spec = object(
+        "io.k8s.api.core.v1.PodSpec",
+        vec![("containers", list(container)), ("nodeName", Arc::new(Schema { omit_empty: true, ..(*string).clone() }))],
+    );
+    object("io.k8s.api.core.v1.Pod", vec![("metadata", meta), ("spec", spec), ("status", status)])
+}
+
+#[test]
+fn a_wrong_type_is_told_as_go_tells_it() {
+    let text = |value: Value| check(&value, &pod()).expect_err("must be refused");
+    assert_eq!(
+        text(json!({"spec": {"containers": "x"}})),
+        "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container"
+    );
+    assert_eq!(
+        text(json!({"spec": {"containers": [{"port": 3_000_000_000i64}]}})),
+        "json: cannot unmarshal number 3000000000 into Go struct field Container.spec.containers.port of type int32"
+    );
+    assert_eq!(
+        text(json!({"metadata": {"labels": {"a": 1}}})),
+        "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"
+    );
+    assert_eq!(text(json!([])), "json: cannot unmarshal array into Go value of type v1.Pod");
+    assert_eq!(
+        text(json!({"metadata": {"creationTimestamp": 1}})),
+        "json: cannot unmarshal number into Go value of type string"
+    );
+    assert_eq!(check(&json!({"spec": null, "metadata": {"name": "x"}}), &pod()), Ok(()));
+}
+
+#[test]
+fn unknown_fields_are_dropped_and_told_with_their_path() {
+    let mut value =
+        json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"foo": 1, "name": "a"}], "bar": {}}});
+    let told = prune(&mut value, &pod());
+    assert_eq!(told, [r#"unknown field "spec.bar""#, r#"unknown field "spec.containers[0].foo""#]);
+    assert_eq!(value, json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"name": "a"}]}}));
+}
+
+#[test]
+fn what_is_preserved_is_kept_but_known_parts_of_it_are_pruned() {
+    let inner = object("x.Y", vec![("a", leaf(Type::String, ""))]);
+    let schema = Schema { preserve_unknown: true, ..(*object("x.Z", vec![("inner", inner)])).clone() };
+    let mut value = json!({"inner": {"a": "", "b": ""}, "other": {"c": 1}});
+    assert_eq!(prune(&mut value, &schema), [r#"unknown field "inner.b""#]);
+    assert_eq!(value, json!({"inner": {"a": ""}, "other": {"c": 1}}));
+}
+
+#[test]
+fn the_canonical_form_has_no_nulls_and_no_empty_lists() {
+    let mut value = json!({
+        "metadata": {"labels": {"a": null}, "creationTimestamp": "2026-01-01T01:00:00+01:00", "name": null},
+        "spec": {"nodeName": "", "containers": [{"command": [], "limits": {"cpu": 1, "memory": "1024Mi", "x": "1000m"}}]}
+    });
+    canonicalize(&mut value, &pod()).expect("valid");
+    let limits = json!({"cpu": "1", "memory": "1Gi", "x": "1"});
+    assert_eq!(
+        value,
+        json!({
+            "metadata": {"labels": {"a": ""}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [{"limits": limits}]}
+        })
+    );
+    always(&mut value, &pod());
+    assert_eq!(value["status"], json!({}));
+    let mut bad = json!({"spec": {"containers": [{"limits": {"cpu": true}}]}});
+    assert!(canonicalize(&mut bad, &pod()).expect_err("bad").starts_with("quantities must match"));
+}
+
+#[test]
+fn nulls_of_custom_resources_go_unless_they_are_allowed() {
+    let nullable = Arc::new(Schema { nullable: true, ..(*leaf(Type::String, "")).clone() });
+    let schema = object("", vec![("a", nullable), ("b", leaf(Type::String, "")), ("n", leaf(Type::Number, ""))]);
+    let mut value = json!({"a": null, "b": null, "n": 1.0});
+    drop_nulls(&mut value, &schema);
+    assert_eq!(value, json!({"a": null, "n": 1}));
+}

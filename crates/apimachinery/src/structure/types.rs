@@ -1,0 +1,167 @@
+//! Whether the types of a value are those that Go's decoder of the typed struct takes.
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use super::{At, Path};
+use crate::schema::{Schema, Type};
+
+/// Checks the JSON types of a built-in object. Null fits everywhere: it is absence.
+///
+/// # Errors
+/// What Go says, `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
+pub fn check(value: &Value, schema: &Schema) -> Result<(), String> {
+    walk(value, schema, &Place { path: None, owner: None })
+}
+
+/// Where a value is: its path and the name of the struct that has the field.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    path: Option<&'a Path<'a>>,
+    owner: Option<&'a Schema>,
+}
+
+/// `Container` of `io.k8s.api.core.v1.Container`
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// The Go name of a type: `int32`, `[]v1.Container`, `map[string]string`.
+pub(super) fn go_type(schema: &Schema) -> String {
+    if let Some(name) = &schema.name {
+        let mut parts = name.rsplit('.');
+        let (kind, package) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        return format!("{package}.{kind}");
+    }
+    match schema.kind {
+        Some(Type::String) if schema.format.as_deref() == Some("byte") => "[]uint8".to_owned(),
+        Some(Type::String) => "string".to_owned(),
+        Some(Type::Boolean) => "bool".to_owned(),
+        Some(Type::Integer) => {
+            if schema.format.as_deref() == Some("int64") { "int64" } else { "int32" }.to_owned()
+        }
+        Some(Type::Number) => "float64".to_owned(),
+        Some(Type::Array) => {
+            format!("[]{}", schema.items.as_ref().map_or_else(|| "interface {}".to_owned(), |i| go_type(i)))
+        }
+        Some(Type::Object) => match &schema.additional {
+            Some(values) => format!("map[string]{}", go_type(values)),
+            None => "map[string]interface {}".to_owned(),
+        },
+        None => "interface {}".to_owned(),
+    }
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The fields on the way, without the steps into lists and maps, as Go's error names them.
+fn fields(path: Option<&Path<'_>>, out: &mut String) {
+    let Some(path) = path else { return };
+    fields(path.parent, out);
+    if let At::Field(name) = path.at {
+        if !out.is_empty() {
+            out.push('.');
+        }
+        out.push_str(name);
+    }
+}
+
+fn mismatch(what: &str, schema: &Schema, place: &Place<'_>) -> String {
+    let kind = go_type(schema);
+    let Some(owner) = place.owner else {
+        return format!("json: cannot unmarshal {what} into Go value of type {kind}");
+    };
+    let mut path = String::new();
+    fields(place.path, &mut path);
+    let owner = owner.name.as_deref().map_or("", short);
+    format!("json: cannot unmarshal {what} into Go struct field {owner}.{path} of type {kind}")
+}
+
+fn walk(value: &Value, schema: &Schema, place: &Place<'_>) -> Result<(), String> {
+    if value.is_null() {
+        return Ok(());
+    }
+    let format = schema.format.as_deref();
+    if schema.int_or_string || format == Some("int-or-string") {
+        let whole = value.as_i64().is_some_and(|n| i32::try_from(n).is_ok());
+        return match value {
+            Value::String(_) => Ok(()),
+            Value::Number(_) if whole => Ok(()),
+            Value::Number(number) => {
+                Err(format!("json: cannot unmarshal number {number} into Go value of type int32"))
+            }
+            other => {
+                Err(format!("json: cannot unmarshal {} into Go value of type int32", json_type(other)))
+            }
+        };
+    }
+    match format {
+        // Read by `canonicalize`, which words its own errors.
+        Some("quantity") => return Ok(()),
+        Some("date-time" | "micro-time") if !value.is_string() => {
+            return Err(format!(
+                "json: cannot unmarshal {} into Go value of type string",
+                json_type(value)
+            ));
+        }
+        _ => {}
+    }
+    match (schema.kind, value) {
+        (None, _) | (Some(Type::Boolean), Value::Bool(_)) | (Some(Type::Number), Value::Number(_)) => Ok(()),
+        (Some(Type::String), Value::String(text)) => {
+            if format == Some("byte") {
+                base64(text)
+            } else {
+                Ok(())
+            }
+        }
+        (Some(Type::Integer), Value::Number(number)) => {
+            let fits = number.as_i64().is_some_and(|n| format == Some("int64") || i32::try_from(n).is_ok());
+            if fits { Ok(()) } else { Err(mismatch(&format!("number {number}"), schema, place)) }
+        }
+        (Some(Type::Object), Value::Object(map)) => {
+            for (name, child) in map {
+                if let Some(property) = schema.properties.get(name.as_str()) {
+                    let here = Path { parent: place.path, at: At::Field(name) };
+                    walk(child, property, &Place { path: Some(&here), owner: Some(schema) })?;
+                } else if let Some(values) = &schema.additional {
+                    walk(child, values, place)?;
+                }
+            }
+            Ok(())
+        }
+        (Some(Type::Array), Value::Array(list)) => {
+            let Some(items) = &schema.items else { return Ok(()) };
+            list.iter().try_for_each(|item| walk(item, items, place))
+        }
+        _ => Err(mismatch(json_type(value), schema, place)),
+    }
+}
+
+/// Go's standard encoding, which skips line breaks.
+fn base64(text: &str) -> Result<(), String> {
+    use base64::engine::general_purpose::STANDARD;
+    let outcome = if text.contains(['\r', '\n']) {
+        STANDARD.decode(text.replace(['\r', '\n'], ""))
+    } else {
+        STANDARD.decode(text)
+    };
+    outcome.map(drop).map_err(|error| {
+        let at = match error {
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                text.len() - text.len() % 4
+            }
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
+}
