@@ -73,7 +73,11 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, ApiError> {
     .map_err(|error| {
         let line = error.location().map_or(0, |at| at.line());
         let text = error.to_string();
-        ApiError::bad_request(if line > 0 { format!("yaml: line {line}: {text}") } else { format!("yaml: {text}") })
+        ApiError::bad_request(if line > 0 {
+            format!("yaml: line {line}: {text}")
+        } else {
+            format!("yaml: {text}")
+        })
     })?;
     Ok(Decoded { value, duplicates: duplicates.into_inner() })
 }
@@ -374,10 +378,7 @@ mod tests {
     #[test]
     fn an_unreadable_body_is_shown_in_part() {
         let error = unrecognized("Pod", "why", b"{\"a\"");
-        assert_eq!(
-            error.message,
-            "the object provided is unrecognized (must be of type Pod): why ({\"a\")"
-        );
+        assert_eq!(error.message, "the object provided is unrecognized (must be of type Pod): why ({\"a\")");
         assert!(unrecognized("Pod", "why", b"xy").message.ends_with("(7879)"));
     }
 

@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn absent_fields_get_their_default_but_absent_parents_stay_absent() {
         let port = Arc::new(object(&[("protocol", with_default(json!("TCP")))]));
-        let ports = Arc::new(Schema { kind: Some(Type::Array), items: Some(port.clone()), ..Schema::default() });
+        let ports =
+            Arc::new(Schema { kind: Some(Type::Array), items: Some(port.clone()), ..Schema::default() });
         let schema = object(&[("ports", ports), ("one", port), ("replicas", with_default(json!(1)))]);
         let mut value = json!({"ports": [{}, {"protocol": "UDP"}]});
         apply(&mut value, &schema);

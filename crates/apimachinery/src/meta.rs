@@ -189,7 +189,8 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         let at = path.child("generation");
         errors.push(FieldError::invalid(&at, generation(new), "must not be decremented"));
     }
-    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    for field in
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
     {
         let (now, before) = (&new["metadata"][field], &old["metadata"][field]);
         let empty = |v: &Value| v.is_null() || v.as_str() == Some("");
@@ -230,7 +231,8 @@ fn check_annotations(object: &Value, errors: &mut Vec<FieldError>) {
     for (key, value) in annotations(object) {
         size += key.len() + value.len();
         let lower = key.to_lowercase();
-        errors.extend(names::is_qualified_name(&lower).into_iter().map(|m| FieldError::invalid(&path, key, m)));
+        errors
+            .extend(names::is_qualified_name(&lower).into_iter().map(|m| FieldError::invalid(&path, key, m)));
     }
     if size > MAX_ANNOTATIONS {
         errors.push(FieldError::too_long(&path, MAX_ANNOTATIONS));
@@ -276,7 +278,8 @@ fn check_finalizers(object: &Value, errors: &mut Vec<FieldError>) {
     let path = METADATA.child("finalizers");
     let all: Vec<&str> = finalizers(object).collect();
     for name in &all {
-        errors.extend(names::is_qualified_name(name).into_iter().map(|m| FieldError::invalid(&path, *name, m)));
+        errors
+            .extend(names::is_qualified_name(name).into_iter().map(|m| FieldError::invalid(&path, *name, m)));
     }
     if all.contains(&"orphan") && all.contains(&"foregroundDeletion") {
         let words = "finalizer orphan and foregroundDeletion cannot be both set";
@@ -310,8 +313,7 @@ pub fn check_manager(manager: &str, path: &FieldPath, errors: &mut Vec<FieldErro
         errors.push(FieldError::too_long(path, MAX_MANAGER));
     }
     if let Some((index, letter)) = manager.char_indices().find(|(_, c)| c.is_control()) {
-        let words =
-            format!("invalid character U+{:04X} (at position {index})", u32::from(letter));
+        let words = format!("invalid character U+{:04X} (at position {index})", u32::from(letter));
         errors.push(FieldError::invalid(path, manager, words));
     }
 }

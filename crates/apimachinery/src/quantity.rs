@@ -13,9 +13,7 @@ const MAX_BINARY: i128 = i64::MAX as i128 * NANO;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Not of the form number and suffix.
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
     /// The number is not one.
     #[error("unable to parse numeric part of quantity")]
@@ -130,8 +128,7 @@ impl Parts<'_> {
         let mut nanos = if self.whole.len() > 37 {
             i128::MAX
         } else {
-            let number: i128 =
-                format!("{}{kept}", self.whole).parse().map_err(|_| QuantityError::Numeric)?;
+            let number: i128 = format!("{}{kept}", self.whole).parse().map_err(|_| QuantityError::Numeric)?;
             let places = i32::try_from(kept.len()).unwrap_or_default();
             match style {
                 Style::Binary => {
@@ -164,8 +161,7 @@ impl Parts<'_> {
         let Ok((_, exponent)) = suffix(self.suffix) else { return false };
         if style == Style::Binary {
             let number: i64 = self.whole.parse().unwrap_or(0);
-            let precision =
-                15 - i32::try_from(length).unwrap_or(i32::MAX / 2) - exponent * 3 / 10 - 1;
+            let precision = 15 - i32::try_from(length).unwrap_or(i32::MAX / 2) - exponent * 3 / 10 - 1;
             return self.fraction.is_empty() && precision >= 0 && number & 7 != 0;
         }
         let scale = exponent - i32::try_from(self.fraction.len()).unwrap_or_default();

@@ -70,7 +70,9 @@ impl Requirement {
     /// # Errors
     /// Upstream's text for a bad key, bad values or the wrong number of values.
     pub fn new(key: &str, operator: Operator, values: Vec<String>) -> Result<Self, String> {
-        use Operator::{DoesNotExist, DoubleEquals, Equals, Exists, GreaterThan, In, LessThan, NotEquals, NotIn};
+        use Operator::{
+            DoesNotExist, DoubleEquals, Equals, Exists, GreaterThan, In, LessThan, NotEquals, NotIn,
+        };
         let (key_path, values_path) = (FieldPath::from("key"), FieldPath::from("values"));
         let mut errors: Vec<FieldError> = bad_key(&key_path, key).into_iter().collect();
         let words = match operator {
@@ -117,7 +119,9 @@ impl Requirement {
     /// Whether a label's value (`None`: no such label) satisfies it.
     #[must_use]
     pub fn matches(&self, value: Option<&str>) -> bool {
-        use Operator::{DoesNotExist, DoubleEquals, Equals, Exists, GreaterThan, In, LessThan, NotEquals, NotIn};
+        use Operator::{
+            DoesNotExist, DoubleEquals, Equals, Exists, GreaterThan, In, LessThan, NotEquals, NotIn,
+        };
         let number = || Some((value?.parse::<i64>().ok()?, self.values.first()?.parse::<i64>().ok()?));
         match self.operator {
             In | Equals | DoubleEquals => value.is_some_and(|v| self.has(v)),
@@ -335,9 +339,7 @@ impl Parser {
         loop {
             match self.look() {
                 (Token::Word | Token::Not, _) => {
-                    found.push(
-                        self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?,
-                    );
+                    found.push(self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
                     match self.take() {
                         (Token::End, _) => return Ok(found),
                         (Token::Comma, _) => {
@@ -576,7 +578,10 @@ mod tests {
         assert_eq!(error("a=b=c"), "found '=', expected: ',' or 'end of string'");
         assert_eq!(error("a,"), "found '', expected: identifier after ','");
         assert_eq!(error("=a"), "found '=', expected: !, identifier, or 'end of string'");
-        assert_eq!(error("a b"), "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, >, <");
+        assert_eq!(
+            error("a b"),
+            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, >, <"
+        );
         assert_eq!(error("a in b"), "unable to parse requirement: found 'b' expected: '('");
         assert_eq!(error("a in (b"), "unable to parse requirement: found '', expected: ',' or ')'");
         assert!(error("-a").starts_with(
@@ -605,7 +610,8 @@ mod tests {
     fn the_object_form_selects_nothing_when_null_and_everything_when_empty() {
         assert!(LabelSelector::from_object(&json!({})).expect("valid").matches(|_| None));
         assert!(!LabelSelector::from_object(&Value::Null).expect("valid").matches(|_| None));
-        let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]});
+        let selector =
+            json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]});
         assert_eq!(LabelSelector::from_object(&selector).expect("valid").to_string(), "a=b,c");
         let unknown = json!({"matchExpressions": [{"key": "c", "operator": "Near"}]});
         assert_eq!(

@@ -74,7 +74,8 @@ impl ApiError {
     /// 409 because the object was changed meanwhile.
     #[must_use]
     pub fn modified(group: &str, resource: &str, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(group, resource, name, why)
     }
 

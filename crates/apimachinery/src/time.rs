@@ -99,7 +99,13 @@ impl Reader<'_> {
         }
         let (digits, rest) = rest.split_at(found);
         self.rest = rest;
-        Some(digits.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |n, d| n * 10 + u32::from(d - b'0')))
+        Some(
+            digits
+                .bytes()
+                .chain(std::iter::repeat(b'0'))
+                .take(9)
+                .fold(0, |n, d| n * 10 + u32::from(d - b'0')),
+        )
     }
 
     fn offset(&mut self) -> Result<Duration, String> {
@@ -199,12 +205,12 @@ mod tests {
             text("2026-11-24"),
             r#"parsing time "2026-11-24" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "T""#
         );
-        assert_eq!(text("2026-13-24T00:00:00Z"), r#"parsing time "2026-13-24T00:00:00Z": month out of range"#);
-        assert_eq!(text("2026-02-30T00:00:00Z"), r#"parsing time "2026-02-30T00:00:00Z": day out of range"#);
         assert_eq!(
-            text("2026-01-01T00:00:00Zx"),
-            r#"parsing time "2026-01-01T00:00:00Zx": extra text: "x""#
+            text("2026-13-24T00:00:00Z"),
+            r#"parsing time "2026-13-24T00:00:00Z": month out of range"#
         );
+        assert_eq!(text("2026-02-30T00:00:00Z"), r#"parsing time "2026-02-30T00:00:00Z": day out of range"#);
+        assert_eq!(text("2026-01-01T00:00:00Zx"), r#"parsing time "2026-01-01T00:00:00Zx": extra text: "x""#);
     }
 
     proptest! {

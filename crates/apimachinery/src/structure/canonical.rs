@@ -82,7 +82,9 @@ fn zero(schema: &Schema) -> Value {
     }
     match schema.kind {
         Some(Type::Object) if schema.additional.is_none() => json!({}),
-        Some(Type::String) if !matches!(schema.format.as_deref(), Some("byte" | "date-time" | "micro-time")) => {
+        Some(Type::String)
+            if !matches!(schema.format.as_deref(), Some("byte" | "date-time" | "micro-time")) =>
+        {
             json!("")
         }
         Some(Type::Integer | Type::Number) => json!(0),
@@ -148,7 +150,11 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
                     whole_numbers(child);
                     return true;
                 };
-                if child.is_null() && !property.nullable && !property.preserve_any() && property.default.is_none() {
+                if child.is_null()
+                    && !property.nullable
+                    && !property.preserve_any()
+                    && property.default.is_none()
+                {
                     return false;
                 }
                 drop_nulls(child, property);

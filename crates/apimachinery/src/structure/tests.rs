@@ -47,10 +47,16 @@ fn pod() -> Arc<Schema> {
             ("creationTimestamp", leaf(Type::String, "date-time")),
         ],
     );
-    let status = Arc::new(Schema { always: Some(json!({})), ..(*object("io.k8s.api.core.v1.PodStatus", vec![])).clone() });
+    let status = Arc::new(Schema {
+        always: Some(json!({})),
+        ..(*object("io.k8s.api.core.v1.PodStatus", vec![])).clone()
+    });
     let spec = object(
         "io.k8s.api.core.v1.PodSpec",
-        vec![("containers", list(container)), ("nodeName", Arc::new(Schema { omit_empty: true, ..(*string).clone() }))],
+        vec![
+            ("containers", list(container)),
+            ("nodeName", Arc::new(Schema { omit_empty: true, ..(*string).clone() })),
+        ],
     );
     object("io.k8s.api.core.v1.Pod", vec![("metadata", meta), ("spec", spec), ("status", status)])
 }
@@ -80,8 +86,7 @@ fn a_wrong_type_is_told_as_go_tells_it() {
 
 #[test]
 fn unknown_fields_are_dropped_and_told_with_their_path() {
-    let mut value =
-        json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"foo": 1, "name": "a"}], "bar": {}}});
+    let mut value = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"foo": 1, "name": "a"}], "bar": {}}});
     let told = prune(&mut value, &pod());
     assert_eq!(told, [r#"unknown field "spec.bar""#, r#"unknown field "spec.containers[0].foo""#]);
     assert_eq!(value, json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"name": "a"}]}}));
@@ -120,7 +125,8 @@ fn the_canonical_form_has_no_nulls_and_no_empty_lists() {
 #[test]
 fn nulls_of_custom_resources_go_unless_they_are_allowed() {
     let nullable = Arc::new(Schema { nullable: true, ..(*leaf(Type::String, "")).clone() });
-    let schema = object("", vec![("a", nullable), ("b", leaf(Type::String, "")), ("n", leaf(Type::Number, ""))]);
+    let schema =
+        object("", vec![("a", nullable), ("b", leaf(Type::String, "")), ("n", leaf(Type::Number, ""))]);
     let mut value = json!({"a": null, "b": null, "n": 1.0});
     drop_nulls(&mut value, &schema);
     assert_eq!(value, json!({"a": null, "n": 1}));

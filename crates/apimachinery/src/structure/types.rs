@@ -99,19 +99,14 @@ fn walk(value: &Value, schema: &Schema, place: &Place<'_>) -> Result<(), String>
             Value::Number(number) => {
                 Err(format!("json: cannot unmarshal number {number} into Go value of type int32"))
             }
-            other => {
-                Err(format!("json: cannot unmarshal {} into Go value of type int32", json_type(other)))
-            }
+            other => Err(format!("json: cannot unmarshal {} into Go value of type int32", json_type(other))),
         };
     }
     match format {
         // Read by `canonicalize`, which words its own errors.
         Some("quantity") => return Ok(()),
         Some("date-time" | "micro-time") if !value.is_string() => {
-            return Err(format!(
-                "json: cannot unmarshal {} into Go value of type string",
-                json_type(value)
-            ));
+            return Err(format!("json: cannot unmarshal {} into Go value of type string", json_type(value)));
         }
         _ => {}
     }
