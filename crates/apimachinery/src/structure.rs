@@ -86,7 +86,7 @@ fn prune_at(
                 if let Some(property) = schema.field(name) {
                     let here = Path { parent: path, at: At::Field(name) };
                     prune_at(child, property, Some(&here), false, unknown);
-                } else if !open && !(whole && of_every_object(name)) {
+                } else if !(open || whole && of_every_object(name)) {
                     doomed.push(name.clone());
                     if unknown.len() < 100 {
                         unknown.push(format!("unknown field {:?}", print(path, name)));
