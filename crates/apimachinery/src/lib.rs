@@ -15,6 +15,7 @@ pub mod intstr;
 mod json_syntax;
 pub mod meta;
 pub mod names;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

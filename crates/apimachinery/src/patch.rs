@@ -1,0 +1,264 @@
+//! Changes to objects: JSON patch (RFC 6902), merge patch (RFC 7396), strategic merge patch.
+//!
+//! Codes and words of the errors are those of `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
+
+mod strategic;
+
+use serde_json::{Map, Value, json};
+
+pub use strategic::strategic;
+
+use crate::{decode, status::ApiError};
+
+/// More operations than this in one JSON patch are refused with 413.
+const MAX_OPERATIONS: usize = 10_000;
+/// What all `copy` operations of one patch may copy together, in bytes of JSON.
+const MAX_COPIED: usize = 3 << 20;
+
+/// The 422 that hides what exactly went wrong, as upstream's does.
+fn rejected() -> ApiError {
+    let mut error =
+        ApiError::other(422, "Invalid", "the server rejected our request due to an error in our request");
+    error.details = Some(json!({}));
+    error
+}
+
+fn bad_patch(why: &str) -> ApiError {
+    ApiError::bad_request(format!("error decoding patch: {why}"))
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Applies a JSON patch.
+///
+/// # Errors
+/// 400 when it is no list of operations, 413 when there are too many, 422 when one of them fails.
+pub fn json(doc: Value, patch: &[u8]) -> Result<Value, ApiError> {
+    let patch = decode::json(patch).map_err(|e| bad_patch(&e.message))?.value;
+    let operations = match patch {
+        Value::Array(list) => list,
+        Value::Null => Vec::new(),
+        other => {
+            let kind = type_name(&other);
+            return Err(bad_patch(&format!(
+                "json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+            )));
+        }
+    };
+    if let Some(odd) = operations.iter().find(|o| !o.is_object() && !o.is_null()) {
+        let kind = type_name(odd);
+        return Err(bad_patch(&format!(
+            "json: cannot unmarshal {kind} into Go value of type handlers.jsonPatchOp"
+        )));
+    }
+    if operations.len() > MAX_OPERATIONS {
+        let found = operations.len();
+        return Err(ApiError::other(
+            413,
+            "RequestEntityTooLarge",
+            format!(
+                "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {found}"
+            ),
+        ));
+    }
+    let mut doc = doc;
+    let mut copied = 0;
+    for operation in operations {
+        let operation: json_patch::PatchOperation =
+            serde_json::from_value(operation).map_err(|_| rejected())?;
+        if let json_patch::PatchOperation::Copy(copy) = &operation {
+            let source = doc.pointer(copy.from.as_str()).ok_or_else(rejected)?;
+            copied += serde_json::to_vec(source).map_or(usize::MAX / 2, |text| text.len());
+            if copied > MAX_COPIED {
+                return Err(rejected());
+            }
+        }
+        json_patch::patch(&mut doc, std::slice::from_ref(&operation)).map_err(|_| rejected())?;
+    }
+    Ok(doc)
+}
+
+/// What strict decoding finds in a JSON patch itself: `json patch unknown field "[0].foo"`.
+#[must_use]
+pub fn json_strict(patch: &[u8]) -> Vec<String> {
+    let Ok(decoded) = decode::json(patch) else { return Vec::new() };
+    let mut found = decoded.duplicates;
+    for (index, operation) in decoded.value.as_array().into_iter().flatten().enumerate() {
+        for key in operation.as_object().into_iter().flatten().map(|(k, _)| k) {
+            if !matches!(key.as_str(), "op" | "path" | "from" | "value") {
+                found.push(format!("unknown field {:?}", format!("[{index}].{key}")));
+            }
+        }
+    }
+    found.into_iter().map(|text| format!("json patch {text}")).collect()
+}
+
+/// Applies a merge patch: null deletes, objects merge, everything else replaces.
+///
+/// # Errors
+/// 400 when the patch is no object.
+pub fn merge(doc: Value, patch: Value) -> Result<Value, ApiError> {
+    match patch {
+        Value::Object(patch) => Ok(merge_into(doc, patch)),
+        Value::Null => Ok(doc),
+        other => {
+            let kind = type_name(&other);
+            Err(bad_patch(&format!(
+                "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+            )))
+        }
+    }
+}
+
+fn merge_into(doc: Value, patch: Map<String, Value>) -> Value {
+    let Value::Object(mut doc) = doc else {
+        let mut fresh = Value::Object(patch);
+        drop_nulls(&mut fresh);
+        return fresh;
+    };
+    for (key, change) in patch {
+        match change {
+            Value::Null => {
+                doc.remove(&key);
+            }
+            Value::Object(change) => {
+                let before = doc.remove(&key).unwrap_or(Value::Null);
+                doc.insert(key, merge_into(before, change));
+            }
+            mut other => {
+                drop_nulls(&mut other);
+                doc.insert(key, other);
+            }
+        }
+    }
+    Value::Object(doc)
+}
+
+/// Drops the null fields of all objects inside; null items of lists stay.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, child| !child.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_json_patch_acts_in_order() {
+        let doc = json!({"a": {"b": [1, 2]}});
+        let patch = br#"[{"op":"add","path":"/a/b/-","value":3},{"op":"test","path":"/a/b/2","value":3},
+            {"op":"remove","path":"/a/b/0"},{"op":"copy","from":"/a/b","path":"/c"},{"op":"replace","path":"/a","value":null}]"#;
+        assert_eq!(json(doc, patch), Ok(json!({"a": null, "c": [2, 3]})));
+    }
+
+    #[test]
+    fn a_failing_operation_is_a_422_without_the_reason() {
+        for patch in [
+            &br#"[{"op":"remove","path":"/x"}]"#[..],
+            br#"[{"op":"test","path":"/a","value":2}]"#,
+            br#"[{"op":"add","path":"/x/y","value":2}]"#,
+            br#"[{"op":"jump","path":"/x"}]"#,
+            br#"[{"path":"/x"}]"#,
+        ] {
+            let error = json(json!({"a": 1}), patch).expect_err("must fail");
+            assert_eq!((error.code, error.reason), (422, "Invalid"));
+            assert_eq!(error.message, "the server rejected our request due to an error in our request");
+            assert_eq!(error.details, Some(json!({})));
+        }
+    }
+
+    #[test]
+    fn a_malformed_json_patch_is_a_400() {
+        let error = json(json!({}), b"{}").expect_err("no list");
+        assert_eq!(error.code, 400);
+        assert_eq!(
+            error.message,
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        );
+        assert_eq!(
+            json(json!({}), b"[").expect_err("cut").message,
+            "error decoding patch: unexpected end of JSON input"
+        );
+    }
+
+    #[test]
+    fn too_many_operations_and_copies_that_explode_are_refused() {
+        let many = format!("[{}{{}}]", "{},".repeat(10_000));
+        assert_eq!(json(json!({}), many.as_bytes()).expect_err("too many").code, 413);
+        let mut operations = vec![r#"{"op":"add","path":"/a","value":"xxxxxxxxxxxxxxxx"}"#.to_owned()];
+        for _ in 0..40 {
+            operations.push(r#"{"op":"copy","from":"","path":"/b"}"#.to_owned());
+            operations.push(r#"{"op":"copy","from":"/b","path":"/b/c"}"#.to_owned());
+        }
+        let bomb = format!("[{}]", operations.join(","));
+        assert_eq!(json(json!({}), bomb.as_bytes()).expect_err("bomb").code, 422);
+    }
+
+    #[test]
+    fn strict_decoding_looks_into_the_patch() {
+        assert_eq!(
+            json_strict(br#"[{"op":"add","op":"add","foo":1}]"#),
+            [r#"json patch duplicate field "[0].op""#, r#"json patch unknown field "[0].foo""#]
+        );
+    }
+
+    #[test]
+    fn a_merge_patch_deletes_with_null_and_replaces_lists() {
+        let doc = json!({"a": {"b": 1, "c": 2}, "l": [1]});
+        let patch = json!({"a": {"b": null, "d": {"e": null, "f": 1}}, "l": [2, 3]});
+        assert_eq!(merge(doc, patch), Ok(json!({"a": {"c": 2, "d": {"f": 1}}, "l": [2, 3]})));
+        let error = merge(json!({}), json!([1])).expect_err("no object");
+        assert_eq!(
+            error.message,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        );
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), (0..9i64).prop_map(Value::from)];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c]", inner, 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn object() -> impl Strategy<Value = Value> {
+        proptest::collection::btree_map("[a-c]", value(), 0..4)
+            .prop_map(|m| Value::Object(m.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_merge_patch_applied_twice_is_the_same_as_once(doc in object(), patch in object()) {
+            let once = merge(doc, patch.clone()).expect("objects");
+            prop_assert_eq!(merge(once.clone(), patch).expect("objects"), once);
+        }
+
+        #[test]
+        fn a_difference_turns_one_document_into_the_other(from in value(), to in value()) {
+            let patch = serde_json::to_vec(&json_patch::diff(&from, &to)).expect("a patch is JSON");
+            prop_assert_eq!(json(from, &patch).expect("fits"), to);
+        }
+    }
+}
