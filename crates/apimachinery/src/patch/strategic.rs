@@ -250,7 +250,8 @@ fn check_order(change: &[Value], order: &[Value], key: &str) -> Result<(), Wrong
     let mut wanted = order.iter();
     for item in change.iter().filter(|i| i.get(PATCH).is_none()) {
         let id = identity(item, key)?;
-        let found = wanted.by_ref().map(|o| identity(o, key)).find(|o| !matches!(o, Ok(other) if *other != id));
+        let found =
+            wanted.by_ref().map(|o| identity(o, key)).find(|o| !matches!(o, Ok(other) if *other != id));
         match found {
             Some(Ok(_)) => {}
             Some(Err(wrong)) => return Err(wrong),
@@ -442,7 +443,8 @@ mod tests {
     fn lists_with_a_merge_key_are_merged_by_it() {
         let doc = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}]});
         let patch = json!({"containers": [{"name": "b", "image": "2"}, {"name": "c", "x": null}]});
-        let merged = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"}]});
+        let merged =
+            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"}]});
         assert_eq!(apply(doc, patch), Ok(merged));
     }
 
@@ -454,7 +456,8 @@ mod tests {
     #[test]
     fn items_and_objects_can_be_deleted_and_replaced() {
         let doc = json!({"containers": [{"name": "a"}, {"name": "b"}], "o": {"x": 1}});
-        let patch = json!({"containers": [{"name": "a", "$patch": "delete"}], "o": {"$patch": "replace", "y": 2}});
+        let patch =
+            json!({"containers": [{"name": "a", "$patch": "delete"}], "o": {"$patch": "replace", "y": 2}});
         assert_eq!(apply(doc.clone(), patch), Ok(json!({"containers": [{"name": "b"}], "o": {"y": 2}})));
         let patch = json!({"containers": [{"name": "c"}, {"$patch": "replace"}], "o": {"$patch": "delete"}});
         assert_eq!(apply(doc, patch), Ok(json!({"containers": [{"name": "c"}], "o": {}})));
