@@ -7,14 +7,18 @@
 //! links `plv*`/`pln*`, routes with protocol 112).
 //!
 //! In reading order: [`netns`] (being in another network namespace), [`netlink`] (talking to the kernel),
-//! [`pods`] (addresses and cables for sandboxes), [`services`] (ClusterIP, NodePort, LoadBalancer).
+//! [`pods`] (addresses and cables for sandboxes), [`nodes`] (routes between nodes), [`topology`] (several nodes
+//! on one machine), [`cluster`] (what is known of Services and endpoints), [`services`] (ClusterIP, NodePort,
+//! LoadBalancer).
 
+pub mod cluster;
 pub mod error;
-#[allow(dead_code, reason = "node routes, topology and services use the rest")]
 pub mod netlink;
 pub mod netns;
+pub mod nodes;
 pub mod pods;
 pub mod services;
+pub mod topology;
 
 pub use error::{Error, Result};
 pub use pods::{PodNet, PortMapping};

@@ -64,8 +64,8 @@ pub enum Expr {
     Map { map: &'static str, from: u32, to: u32 },
     /// Follows the verdict in the map, or goes on.
     VerdictMap { map: &'static str, from: u32 },
-    /// Forgets an element.
-    Forget { set: &'static str, key: u32 },
+    /// Forgets an element (the kernel wants a data register for any map).
+    Forget { map: &'static str, key: u32, data: u32 },
     /// Remembers (or refreshes) an element for so many milliseconds.
     Remember { map: &'static str, key: u32, data: u32, milliseconds: u64 },
     /// Destination translation to address and port.
@@ -74,6 +74,8 @@ pub enum Expr {
     Masquerade,
     /// ICMP port unreachable.
     Reject,
+    /// A TCP reset, for TCP packets.
+    Reset,
     /// Connection tracking off for this packet.
     NoTrack,
     /// Drop.
@@ -126,8 +128,8 @@ impl Expr {
             NotIn { set, from } => lookup(m, set, *from, None, true),
             Map { map, from, to } => lookup(m, map, *from, Some(reg(*to)), false),
             VerdictMap { map, from } => lookup(m, map, *from, Some(REG_VERDICT), false),
-            Forget { set, key } => expr(m, "dynset", |m| {
-                m.text(1, set).be32(3, 2).be32(4, reg(*key));
+            Forget { map, key, data } => expr(m, "dynset", |m| {
+                m.text(1, map).be32(3, 2).be32(4, reg(*key)).be32(5, reg(*data));
             }),
             Remember { map, key, data, milliseconds } => expr(m, "dynset", |m| {
                 m.text(1, map).be32(3, 1).be32(4, reg(*key)).be32(5, reg(*data));
@@ -139,6 +141,9 @@ impl Expr {
             Masquerade => expr(m, "masq", |_| {}),
             Reject => expr(m, "reject", |m| {
                 m.be32(1, 0).attr(2, &[3]);
+            }),
+            Reset => expr(m, "reject", |m| {
+                m.be32(1, 1).attr(2, &[0]);
             }),
             NoTrack => expr(m, "notrack", |_| {}),
             Drop => immediate_verdict(m, DROP, None),

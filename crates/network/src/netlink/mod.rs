@@ -107,13 +107,6 @@ impl Messages {
         self
     }
 
-    /// Appends all messages of another buffer.
-    pub(crate) fn extend(&mut self, other: &Messages) {
-        let base = self.bytes.len();
-        self.bytes.extend_from_slice(&other.bytes);
-        self.starts.extend(other.starts.iter().map(|s| s + base));
-    }
-
     fn align(&mut self) {
         while !self.bytes.len().is_multiple_of(4) {
             self.bytes.push(0);

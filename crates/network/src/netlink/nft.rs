@@ -22,8 +22,6 @@ const DELSETELEM: u16 = SUBSYSTEM | 14;
 
 /// A netlink attribute holds at most 64 KiB; elements are below 128 bytes.
 const ELEMENTS_A_MESSAGE: usize = 400;
-/// A netlink message buffer above this is better cut in two transactions.
-pub(crate) const OPERATIONS_A_BATCH: usize = 20_000;
 
 /// Where a base chain is hooked in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
