@@ -195,7 +195,8 @@ fn service(object: &core::Service) -> Service {
         list.into_iter().flatten().filter_map(|ip| ip.parse().ok()).collect()
     };
     let balancer = kind == "LoadBalancer";
-    let ingress = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+    let ingress =
+        object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
     let vips = ingress.into_iter().flatten().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
     let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
     let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
@@ -206,10 +207,7 @@ fn service(object: &core::Service) -> Service {
         external_name: None,
         ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
         external_ips: ipv4(spec.external_ips.as_ref()),
-        load_balancer_ips: vips
-            .filter(|_| balancer)
-            .filter_map(|i| i.ip.as_deref()?.parse().ok())
-            .collect(),
+        load_balancer_ips: vips.filter(|_| balancer).filter_map(|i| i.ip.as_deref()?.parse().ok()).collect(),
         affinity: (spec.session_affinity.as_deref() == Some("ClientIP"))
             .then(|| timeout.and_then(|t| u32::try_from(t).ok()).unwrap_or(10_800).max(1)),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),

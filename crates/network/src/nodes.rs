@@ -18,7 +18,10 @@ use crate::netlink::{Messages, Socket};
 const LOOPBACK: u32 = 1;
 
 /// Which pod range is behind which node, for all nodes but `own`.
-pub fn wanted<'a>(nodes: impl IntoIterator<Item = &'a Node>, own: Option<&str>) -> BTreeMap<Ipv4Net, Ipv4Addr> {
+pub fn wanted<'a>(
+    nodes: impl IntoIterator<Item = &'a Node>,
+    own: Option<&str>,
+) -> BTreeMap<Ipv4Net, Ipv4Addr> {
     let route = |node: &Node| {
         if node.metadata.name.as_deref() == own {
             return None;
@@ -76,7 +79,8 @@ impl Routes {
 
     /// Makes the routes between nodes what [`wanted`] says.
     pub fn sync(&mut self, wanted: &BTreeMap<Ipv4Net, Ipv4Addr>) -> Result<()> {
-        let via = |(&to, &via): (&Ipv4Net, &Ipv4Addr)| (to, Route { to, via: Some(via), link: None, source: None });
+        let via =
+            |(&to, &via): (&Ipv4Net, &Ipv4Addr)| (to, Route { to, via: Some(via), link: None, source: None });
         self.apply(wanted.iter().map(via).collect())
     }
 
@@ -89,7 +93,9 @@ impl Routes {
     fn apply(&mut self, mut wanted: BTreeMap<Ipv4Net, Route>) -> Result<()> {
         wanted.extend(self.fixed.clone());
         let same = |have: &Route, want: &Route| {
-            have.via == want.via && (want.via.is_some() || have.link == want.link) && have.source == want.source
+            have.via == want.via
+                && (want.via.is_some() || have.link == want.link)
+                && have.source == want.source
         };
         let gone: Vec<Ipv4Net> = self.current.keys().filter(|to| !wanted.contains_key(to)).copied().collect();
         for to in gone {

@@ -80,7 +80,9 @@ impl Lab {
         let host = hosts.next();
         let addresses: Vec<Ipv4Addr> = hosts.take(*nodes).collect();
         let (Some(host), true) = (host, addresses.len() == *nodes && *nodes > 0) else {
-            return Err(Error::Config(format!("network {network} is too small for {nodes} nodes and the host")));
+            return Err(Error::Config(format!(
+                "network {network} is too small for {nodes} nodes and the host"
+            )));
         };
         let node = |(i, address)| {
             let name = format!("plim-{tag}-{i}");

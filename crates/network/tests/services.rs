@@ -58,7 +58,8 @@ impl World {
     }
 
     fn put(&mut self, spec: Value, slice: Value) {
-        let metadata = json!({"namespace": "ns", "name": "web", "labels": {"kubernetes.io/service-name": "web"}});
+        let metadata =
+            json!({"namespace": "ns", "name": "web", "labels": {"kubernetes.io/service-name": "web"}});
         let status = json!({"loadBalancer": {"ingress": [{"ip": "10.96.200.1"}]}});
         let service: Service =
             serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
@@ -73,9 +74,7 @@ impl World {
 
     /// Endpoints `(pod index, node, conditions)`.
     fn endpoints(&self, list: &[(usize, &str, Value)], protocol: &str, port: u16) -> Value {
-        let endpoint = |(i, node, conditions): &(usize, &str, Value)| {
-            json!({"addresses": [self.pods[*i].1.to_string()], "nodeName": node, "conditions": conditions})
-        };
+        let endpoint = |(i, node, conditions): &(usize, &str, Value)| json!({"addresses": [self.pods[*i].1.to_string()], "nodeName": node, "conditions": conditions});
         json!({
             "ports": [{"name": "p", "protocol": protocol, "port": port}],
             "endpoints": list.iter().map(endpoint).collect::<Vec<_>>(),
@@ -166,7 +165,11 @@ fn local_traffic_policies_keep_the_source_and_drop_without_local_endpoints() {
     let _server_b = w.pods[1].0.tcp_echo_peer(b, 8080);
     let slice = w.endpoints(&[(0, "here", ready()), (1, "elsewhere", ready())], "TCP", 8080);
     w.put(World::spec(json!({})), slice.clone());
-    assert_eq!(w.asked(&w.outside, NODE, 30080, 5), BTreeSet::from([NODE.to_string()]), "policy Cluster masquerades");
+    assert_eq!(
+        w.asked(&w.outside, NODE, 30080, 5),
+        BTreeSet::from([NODE.to_string()]),
+        "policy Cluster masquerades"
+    );
     w.put(World::spec(json!({"externalTrafficPolicy": "Local"})), slice);
     assert_eq!(w.asked(&w.outside, NODE, 30080, 5), BTreeSet::from([CLIENT.to_string()]));
     let away = w.endpoints(&[(0, "elsewhere", ready()), (1, "elsewhere", ready())], "TCP", 8080);
@@ -202,7 +205,8 @@ fn a_one_way_udp_sender_follows_its_endpoint() {
     }
     let mut w = World::new("sv5");
     let sockets: Vec<_> = w.pods.iter().map(|(p, a)| p.udp(*a, 8080)).collect();
-    let spec = || World::spec(json!({"ports": [{"name": "p", "port": 80, "nodePort": 30080, "protocol": "UDP"}]}));
+    let spec =
+        || World::spec(json!({"ports": [{"name": "p", "port": 80, "nodePort": 30080, "protocol": "UDP"}]}));
     let slice = w.endpoints(&[(0, "here", ready())], "UDP", 8080);
     w.put(spec(), slice);
     let sender = w.outside.udp(CLIENT, 4000);

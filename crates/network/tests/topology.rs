@@ -21,7 +21,8 @@ fn pods_on_two_nodes_and_the_host_reach_each_other_and_down_removes_all() {
     let config = Config { tag: tag.clone(), nodes: 2, network: "10.213.7.0/24".parse().unwrap() };
     let lab = Lab::up(config.clone()).unwrap();
     let ranges: Vec<Ipv4Net> = (0..2u8).map(|i| Ipv4Net::new_assert([10, 214, i, 0].into(), 24)).collect();
-    let wanted: BTreeMap<Ipv4Net, Ipv4Addr> = ranges.iter().copied().zip(lab.nodes.iter().map(|n| n.address)).collect();
+    let wanted: BTreeMap<Ipv4Net, Ipv4Addr> =
+        ranges.iter().copied().zip(lab.nodes.iter().map(|n| n.address)).collect();
     let cluster: Ipv4Net = "10.214.0.0/16".parse().unwrap();
     let mut host = Routes::new(None, &[cluster]).unwrap();
     host.sync(&wanted).unwrap();
@@ -47,7 +48,11 @@ fn pods_on_two_nodes_and_the_host_reach_each_other_and_down_removes_all() {
         pods.push((pod, address));
     }
     let _server = pods[1].0.tcp_echo_peer(pods[1].1, 80);
-    assert_eq!(pods[0].0.tcp_ask(pods[1].1, 80).unwrap(), pods[0].1.to_string(), "pod to pod keeps its address");
+    assert_eq!(
+        pods[0].0.tcp_ask(pods[1].1, 80).unwrap(),
+        pods[0].1.to_string(),
+        "pod to pod keeps its address"
+    );
     let from_host = std::net::TcpStream::connect((pods[1].1, 80)).unwrap();
     assert_eq!(from_host.local_addr().unwrap().ip(), IpAddr::V4(lab.host));
 
@@ -72,8 +77,13 @@ fn what_a_crash_left_behind_is_rebuilt() {
     let lab = Lab::up(config.clone()).unwrap();
     network::netns::remove(&lab.nodes[1].name).unwrap();
     let lab = Lab::up(config).unwrap();
-    assert!(network::netns::within(Some(&lab.nodes[1].netns), || std::net::UdpSocket::bind((lab.nodes[1].address, 0)))
+    assert!(
+        network::netns::within(Some(&lab.nodes[1].netns), || std::net::UdpSocket::bind((
+            lab.nodes[1].address,
+            0
+        )))
         .unwrap()
-        .is_ok());
+        .is_ok()
+    );
     lab.down().unwrap();
 }

@@ -191,7 +191,13 @@ impl Table {
         }
     }
 
-    fn set_lists(&mut self, key: &Key, old: Option<&ServiceRules>, new: Option<&ServiceRules>, delta: &mut Delta) {
+    fn set_lists(
+        &mut self,
+        key: &Key,
+        old: Option<&ServiceRules>,
+        new: Option<&ServiceRules>,
+        delta: &mut Delta,
+    ) {
         let ports: BTreeSet<_> = [old, new].into_iter().flatten().flat_map(|r| r.ports.keys()).collect();
         let was_sticky = old.is_some_and(|r| r.affinity.is_some());
         let sticky = new.is_some_and(|r| r.affinity.is_some());
@@ -227,7 +233,9 @@ impl Table {
 
     /// What the owner of a front wants of it: whose list, which plan, and the guard.
     fn state(&mut self, front: &Front) -> FrontState {
-        let Some(owner) = self.claims.get(front).and_then(|c| c.first()) else { return FrontState::default() };
+        let Some(owner) = self.claims.get(front).and_then(|c| c.first()) else {
+            return FrontState::default();
+        };
         let Some(rules) = self.rules.get(owner) else { return FrontState::default() };
         let Some((port, p)) = rules.ports.iter().find(|(_, p)| p.fronts.contains_key(front)) else {
             return FrontState::default();
@@ -338,7 +346,8 @@ fn fill(
     }
     for backend in have.union(wanted) {
         let member = [&id.to_ne_bytes()[..], &base.to_ne_bytes(), &backend_bytes(backend)].concat();
-        let is = |sticky: bool, set: &BTreeSet<Backend>| (sticky && set.contains(backend)).then_some(Value::None);
+        let is =
+            |sticky: bool, set: &BTreeSet<Backend>| (sticky && set.contains(backend)).then_some(Value::None);
         let (was, is) = (is(was_sticky, &have), is(sticky, wanted));
         if was != is {
             delta.set(sets::MEMBERS, member, was, is);
