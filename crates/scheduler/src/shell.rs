@@ -287,6 +287,7 @@ impl Scheduler {
 /// Tells the binder and provisioner the node, and waits until every claim is bound.
 async fn bind_claims(client: &Client, claims: &[Arc<PersistentVolumeClaim>], node: &str) -> kube::Result<()> {
     for claim in claims {
+        let name = claim.name_any();
         let api =
             Api::<PersistentVolumeClaim>::namespaced(client.clone(), &claim.namespace().unwrap_or_default());
         let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
