@@ -45,13 +45,13 @@ const VOLUME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(600);
 const NOTE_LIMIT: usize = 1024;
 
 enum Change {
-    Pod(watcher::Event<Pod>),
-    Node(watcher::Event<Node>),
-    Namespace(watcher::Event<Namespace>),
-    Claim(watcher::Event<PersistentVolumeClaim>),
-    Volume(watcher::Event<PersistentVolume>),
-    Class(watcher::Event<StorageClass>),
-    Budget(watcher::Event<PodDisruptionBudget>),
+    Pod(Box<watcher::Event<Pod>>),
+    Node(Box<watcher::Event<Node>>),
+    Namespace(Box<watcher::Event<Namespace>>),
+    Claim(Box<watcher::Event<PersistentVolumeClaim>>),
+    Volume(Box<watcher::Event<PersistentVolume>>),
+    Class(Box<watcher::Event<StorageClass>>),
+    Budget(Box<watcher::Event<PodDisruptionBudget>>),
 }
 
 type Changes = Pin<Box<dyn Stream<Item = Change> + Send>>;
@@ -140,7 +140,7 @@ async fn until(deadline: Option<Timestamp>) {
 }
 
 fn changes(client: &Client) -> stream::SelectAll<Changes> {
-    fn of<K>(client: &Client, wrap: fn(watcher::Event<K>) -> Change) -> Changes
+    fn of<K>(client: &Client, wrap: fn(Box<watcher::Event<K>>) -> Change) -> Changes
     where
         K: Resource<DynamicType = ()>
             + Clone
@@ -175,7 +175,7 @@ impl Scheduler {
         let now = Timestamp::now();
         match change {
             Change::Pod(event) => {
-                for delta in self.kinds.pods.apply(event) {
+                for delta in self.kinds.pods.apply(*event) {
                     match self.cache.pod(delta, NAME) {
                         PodChange::Wants(pod) => self.queue.put(pod, now),
                         PodChange::Settled(key) => {
@@ -186,21 +186,23 @@ impl Scheduler {
                 }
                 return;
             }
-            Change::Node(event) => self.kinds.nodes.apply(event).into_iter().for_each(|d| self.cache.node(d)),
+            Change::Node(event) => {
+                self.kinds.nodes.apply(*event).into_iter().for_each(|d| self.cache.node(d))
+            }
             Change::Namespace(event) => {
-                self.kinds.namespaces.apply(event).into_iter().for_each(|d| self.cache.namespace(d));
+                self.kinds.namespaces.apply(*event).into_iter().for_each(|d| self.cache.namespace(d));
             }
             Change::Claim(event) => {
-                self.kinds.claims.apply(event).into_iter().for_each(|d| self.cache.claim(d))
+                self.kinds.claims.apply(*event).into_iter().for_each(|d| self.cache.claim(d))
             }
             Change::Volume(event) => {
-                self.kinds.volumes.apply(event).into_iter().for_each(|d| self.cache.volume(d))
+                self.kinds.volumes.apply(*event).into_iter().for_each(|d| self.cache.volume(d))
             }
             Change::Class(event) => {
-                self.kinds.classes.apply(event).into_iter().for_each(|d| self.cache.class(d))
+                self.kinds.classes.apply(*event).into_iter().for_each(|d| self.cache.class(d))
             }
             Change::Budget(event) => {
-                self.kinds.budgets.apply(event).into_iter().for_each(|d| self.cache.budget(d))
+                self.kinds.budgets.apply(*event).into_iter().for_each(|d| self.cache.budget(d))
             }
         }
         self.queue.cluster_changed(now);
