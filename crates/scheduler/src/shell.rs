@@ -153,7 +153,7 @@ fn changes(client: &Client) -> stream::SelectAll<Changes> {
         events
             .filter_map(move |event| async move {
                 event
-                    .map(wrap)
+                    .map(|event| wrap(Box::new(event)))
                     .inspect_err(|e| tracing::debug!(error = %e, "a watch of the scheduler broke off"))
                     .ok()
             })
