@@ -1,5 +1,20 @@
 //! The PodSpec, as a pod has it and as every template has it: defaults and rules, once.
+//!
+//! Reading order: [`defaults`] → [`rules`] (the spec as a whole) → [`containers`], [`volumes`], [`scheduling`],
+//! [`security`] (its parts) → [`resources`] (requests and limits) → [`update`] (what may change in a pod).
 
+mod containers;
 mod defaults;
+mod handlers;
+mod projected;
+mod resources;
+mod rules;
+mod scheduling;
+mod security;
+mod update;
+mod volumes;
 
 pub use defaults::{default_pod, default_template};
+pub use resources::{quality_of_service, quantity_value};
+pub use rules::{Place, check_spec, check_template};
+pub use update::{check_ephemeral_update, check_resize, check_update};

@@ -1,0 +1,250 @@
+//! Collecting what is wrong: the checks that many kinds share, worded as upstream words them.
+//!
+//! Source: `k8s.io/apimachinery/pkg/api/validation`, `pkg/apis/meta/v1/validation`.
+
+use std::net::IpAddr;
+
+use apimachinery::{FieldError, FieldPath, names, quantity::Quantity, selector::LabelSelector};
+use serde_json::Value;
+
+use crate::object::{at, list, same, text};
+
+/// All annotations of an object together, keys and values, in bytes.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+
+/// The errors found so far, in the order in which they were found.
+#[derive(Default)]
+pub struct Checks {
+    /// What is wrong.
+    pub errors: Vec<FieldError>,
+}
+
+impl Checks {
+    /// Runs the checks on a fresh list.
+    pub fn run(check: impl FnOnce(&mut Self)) -> Vec<FieldError> {
+        let mut checks = Self::default();
+        check(&mut checks);
+        checks.errors
+    }
+
+    pub fn required(&mut self, path: &FieldPath, detail: &str) {
+        self.errors.push(FieldError::required(path, detail));
+    }
+
+    pub fn forbidden(&mut self, path: &FieldPath, detail: &str) {
+        self.errors.push(FieldError::forbidden(path, detail));
+    }
+
+    pub fn invalid(&mut self, path: &FieldPath, value: impl Into<Value>, detail: &str) {
+        self.errors.push(FieldError::invalid(path, value, detail));
+    }
+
+    pub fn duplicate(&mut self, path: &FieldPath, value: impl Into<Value>) {
+        self.errors.push(FieldError::duplicate(path, value));
+    }
+
+    pub fn not_found(&mut self, path: &FieldPath, value: impl Into<Value>) {
+        self.errors.push(FieldError::not_found(path, value));
+    }
+
+    /// One error a message.
+    pub fn each(&mut self, path: &FieldPath, value: &str, messages: Vec<String>) {
+        for message in messages {
+            self.invalid(path, value, &message);
+        }
+    }
+
+    /// A value outside a set, which is told in the given order.
+    pub fn one_of(&mut self, path: &FieldPath, value: &str, supported: &[&str]) {
+        if !supported.contains(&value) {
+            self.errors.push(FieldError::not_supported(path, value, supported));
+        }
+    }
+
+    /// The same, but an empty value is a missing one.
+    pub fn required_one_of(&mut self, path: &FieldPath, value: &str, supported: &[&str]) {
+        if value.is_empty() {
+            self.required(path, "");
+        } else {
+            self.one_of(path, value, supported);
+        }
+    }
+
+    pub fn nonnegative(&mut self, path: &FieldPath, value: i64) {
+        if value < 0 {
+            self.invalid(path, value, "must be greater than or equal to 0");
+        }
+    }
+
+    pub fn positive(&mut self, path: &FieldPath, value: i64) {
+        if value <= 0 {
+            self.invalid(path, value, "must be greater than 0");
+        }
+    }
+
+    /// Each of the fields of `object` that is there and a number.
+    pub fn nonnegative_fields(&mut self, path: &FieldPath, object: &Value, fields: &[&str]) {
+        for field in fields {
+            if let Some(value) = object[*field].as_i64() {
+                self.nonnegative(&path.child(field), value);
+            }
+        }
+    }
+
+    pub fn dns_label(&mut self, path: &FieldPath, value: &str) {
+        self.each(path, value, names::is_dns1123_label(value));
+    }
+
+    pub fn dns_subdomain(&mut self, path: &FieldPath, value: &str) {
+        self.each(path, value, names::is_dns1123_subdomain(value));
+    }
+
+    pub fn qualified_name(&mut self, path: &FieldPath, value: &str) {
+        self.each(path, value, names::is_qualified_name(value));
+    }
+
+    pub fn labels(&mut self, path: &FieldPath, labels: &Value) {
+        for (key, value) in labels.as_object().into_iter().flatten() {
+            self.qualified_name(path, key);
+            let value = value.as_str().unwrap_or_default();
+            self.each(path, value, names::is_label_value(value));
+        }
+    }
+
+    pub fn annotations(&mut self, path: &FieldPath, annotations: &Value) {
+        let mut size = 0;
+        for (key, value) in annotations.as_object().into_iter().flatten() {
+            size += key.len() + value.as_str().map_or(0, str::len);
+            self.each(path, key, names::is_qualified_name(&key.to_lowercase()));
+        }
+        if size > ANNOTATIONS_LIMIT {
+            self.errors.push(FieldError::too_long(path, ANNOTATIONS_LIMIT));
+        }
+    }
+
+    /// A LabelSelector; an absent one is fine.
+    pub fn label_selector(&mut self, path: &FieldPath, selector: &Value) {
+        self.labels(&path.child("matchLabels"), at(selector, "matchLabels"));
+        for (index, requirement) in list(selector, "matchExpressions").iter().enumerate() {
+            let path = path.child("matchExpressions").index(index);
+            let values = list(requirement, "values");
+            match text(requirement, "operator") {
+                "In" | "NotIn" if values.is_empty() => {
+                    self.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                }
+                "Exists" | "DoesNotExist" if !values.is_empty() => self.forbidden(
+                    &path.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ),
+                "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+                other => self.invalid(&path.child("operator"), other, "not a valid selector operator"),
+            }
+            self.qualified_name(&path.child("key"), text(requirement, "key"));
+            for (index, value) in values.iter().enumerate() {
+                let value = value.as_str().unwrap_or_default();
+                self.each(&path.child("values").index(index), value, names::is_label_value(value));
+            }
+        }
+    }
+
+    /// A port number, or a port's name.
+    pub fn port(&mut self, path: &FieldPath, port: &Value) {
+        match port {
+            Value::String(name) => self.each(path, name, names::is_port_name(name)),
+            _ => self.port_number(path, port.as_i64().unwrap_or_default()),
+        }
+    }
+
+    pub fn port_number(&mut self, path: &FieldPath, port: i64) {
+        for message in names::is_port_number(port) {
+            self.invalid(path, port, &message);
+        }
+    }
+
+    /// A field that may not differ.
+    pub fn immutable(&mut self, new: &Value, old: &Value, path: &str) {
+        if !same(at(new, path), at(old, path)) {
+            self.invalid(&FieldPath::from(path), at(new, path).clone(), "field is immutable");
+        }
+    }
+
+    /// An IP address. One that `kept` holds has been accepted before and stays so.
+    pub fn ip(&mut self, path: &FieldPath, value: &str, kept: &[&str]) {
+        if !kept.contains(&value) && value.parse::<IpAddr>().is_err() {
+            self.invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        }
+    }
+
+    /// A CIDR block.
+    pub fn cidr(&mut self, path: &FieldPath, value: &str, kept: &[&str]) {
+        if !kept.contains(&value) && value.parse::<ipnet::IpNet>().is_err() {
+            self.invalid(path, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        }
+    }
+
+    /// `maxUnavailable` and its like: a number that is not negative, or a percentage.
+    pub fn int_or_percent(&mut self, path: &FieldPath, value: &Value) {
+        match value {
+            Value::String(text) => self.each(path, text, names::is_percent(text)),
+            Value::Number(_) => self.nonnegative(path, value.as_i64().unwrap_or_default()),
+            _ => {}
+        }
+    }
+
+    /// No percentage above 100.
+    pub fn at_most_all(&mut self, path: &FieldPath, value: &Value) {
+        if percent(value).is_some_and(|percent| percent > 100) {
+            self.invalid(path, value.clone(), "must not be greater than 100%");
+        }
+    }
+}
+
+/// The number of a percentage such as `25%`.
+pub fn percent(value: &Value) -> Option<i64> {
+    value.as_str()?.strip_suffix('%')?.parse().ok()
+}
+
+/// A quantity; malformed ones were refused when the object was decoded.
+pub fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => Quantity::parse(text).ok(),
+        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
+        _ => None,
+    }
+}
+
+/// The selector matches the labels. An absent selector matches nothing, one that cannot be read everything: its own
+/// fault has been told already.
+pub fn selects(selector: &Value, labels: &Value) -> bool {
+    if selector.is_null() {
+        return false;
+    }
+    LabelSelector::from_object(selector)
+        .map_or(true, |selector| selector.matches(|key| labels.get(key).and_then(Value::as_str)))
+}
+
+/// A selector without any requirement.
+pub fn selects_all(selector: &Value) -> bool {
+    let none = |path: &str| match at(selector, path) {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => true,
+    };
+    none("matchLabels") && none("matchExpressions")
+}
+
+/// The path of a field below nothing.
+pub fn path(path: &str) -> FieldPath {
+    FieldPath::from(path)
+}
+
+/// A field that is there and a number below zero, or one that fell: counters of collisions only rise.
+pub fn not_decremented(checks: &mut Checks, new: &Value, old: &Value, field: &str) {
+    let (new, old) = (at(new, field).as_i64(), at(old, field).as_i64());
+    if let Some(old) = old
+        && new.unwrap_or(0) < old
+    {
+        checks.invalid(&path(field), new.unwrap_or(0), "cannot be decremented");
+    }
+}
+
