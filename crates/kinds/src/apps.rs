@@ -1,11 +1,13 @@
 //! `apps/v1`: Deployment, ReplicaSet, StatefulSet, DaemonSet, ControllerRevision.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::{
+    apps_rules as rules,
     cells::{self, created, labels, name, selector},
+    checks::Checks,
     declare::Declarer,
     object::{at, at_mut, fill, has, items_mut, list, number, remove, restore, same, set, text},
     podspec::default_template,
@@ -23,6 +25,24 @@ pub fn declare(to: &mut Declarer<'_>) {
         .strategy(ReplicaSet);
     to.resource("apps/v1", "statefulsets").tracks_spec().scales_by("spec.selector").strategy(StatefulSet);
 }
+
+/// Numbers in the statuses of workloads, none of which may be negative.
+const COUNTERS: [&str; 14] = [
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "currentReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "fullyLabeledReplicas",
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "terminatingReplicas",
+    "collisionCount",
+];
 
 /// `2/3`
 fn ready_of(object: &Value) -> Value {
@@ -64,6 +84,23 @@ impl Strategy for Deployment {
         }
     }
 
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_deployment(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        match subresource {
+            "status" => rules::check_status(
+                new,
+                old,
+                &COUNTERS,
+                &["updatedReplicas", "readyReplicas", "availableReplicas"],
+            ),
+            "" => Checks::run(|checks| checks.immutable(new, old, "spec.selector")),
+            _ => Vec::new(),
+        }
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let [names, images] = cells::containers(at(object, "spec.template.spec"));
         Some(vec![
@@ -89,6 +126,23 @@ impl Strategy for ReplicaSet {
 
     fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
         set(object, "status", json!({"replicas": 0}));
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_replica_set(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        match subresource {
+            "status" => rules::check_status(
+                new,
+                old,
+                &COUNTERS,
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            ),
+            "" => Checks::run(|checks| checks.immutable(new, old, "spec.selector")),
+            _ => Vec::new(),
+        }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
@@ -132,6 +186,27 @@ impl Strategy for StatefulSet {
 
     fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
         set(object, "status", json!({"replicas": 0, "availableReplicas": 0}));
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_stateful_set(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        match subresource {
+            "status" => rules::check_status(
+                new,
+                old,
+                &COUNTERS,
+                &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+            ),
+            "" => Checks::run(|checks| {
+                for field in ["selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
+                    checks.immutable(new, old, &format!("spec.{field}"));
+                }
+            }),
+            _ => Vec::new(),
+        }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
@@ -182,6 +257,18 @@ impl Strategy for DaemonSet {
         }
     }
 
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_daemon_set(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        match subresource {
+            "status" => rules::check_status(new, old, &COUNTERS, &[]),
+            "" => Checks::run(|checks| checks.immutable(new, old, "spec.selector")),
+            _ => Vec::new(),
+        }
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let [names, images] = cells::containers(at(object, "spec.template.spec"));
         Some(vec![
@@ -203,6 +290,14 @@ impl Strategy for DaemonSet {
 struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_controller_revision(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, _subresource: &str) -> Vec<FieldError> {
+        Checks::run(|checks| checks.immutable(new, old, "data"))
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let owner = list(object, "metadata.ownerReferences").iter().find(|owner| owner["controller"] == true);
         let owner = owner.map_or("<none>".to_owned(), |owner| {

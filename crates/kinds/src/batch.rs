@@ -1,10 +1,11 @@
 //! `batch/v1`: Job and CronJob.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::{
+    batch_rules as rules,
     cells::{self, age, created, human, name, selector},
     declare::Declarer,
     object::{at, fill, flag, has, list, map_mut, number, set, text},
@@ -75,6 +76,14 @@ impl Strategy for Job {
         }
     }
 
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_job(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        if subresource.is_empty() { rules::check_job_update(new, old) } else { Vec::new() }
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let succeeded = number(object, "status.succeeded");
         let parallelism = number(object, "spec.parallelism");
@@ -131,6 +140,15 @@ impl Strategy for CronJob {
 
     fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
         set(object, "status", json!({}));
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        let mut errors = rules::check_cron_job(object);
+        // An object that is there already has a uid and a resourceVersion; its name may stay.
+        if text(object, "metadata.resourceVersion").is_empty() {
+            errors.extend(rules::check_cron_name(object));
+        }
+        errors
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

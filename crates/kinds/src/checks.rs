@@ -130,7 +130,10 @@ impl Checks {
             let values = list(requirement, "values");
             match text(requirement, "operator") {
                 "In" | "NotIn" if values.is_empty() => {
-                    self.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                    self.required(
+                        &path.child("values"),
+                        "must be specified when `operator` is 'In' or 'NotIn'",
+                    );
                 }
                 "Exists" | "DoesNotExist" if !values.is_empty() => self.forbidden(
                     &path.child("values"),
@@ -247,4 +250,3 @@ pub fn not_decremented(checks: &mut Checks, new: &Value, old: &Value, field: &st
         checks.invalid(&path(field), new.unwrap_or(0), "cannot be decremented");
     }
 }
-

@@ -13,6 +13,7 @@
 //! structure, make it canonical, add what is always encoded, apply the schema's defaults, then [`Strategy::default`].
 
 mod cells;
+mod checks;
 mod declare;
 pub mod defaults;
 pub mod facts;
@@ -23,9 +24,11 @@ pub mod shape;
 
 mod apiextensions;
 mod apps;
+mod apps_rules;
 mod authentication;
 mod authorization;
 mod batch;
+mod batch_rules;
 mod coordination;
 mod core;
 mod discovery;

@@ -1,12 +1,14 @@
 //! ConfigMap, Secret and ServiceAccount: what pods are given.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::config_rules as rules;
 use crate::{
     cells::{created, name},
+    checks::Checks,
     object::{at, entries, fill, items_mut, map_mut, remove, text},
     resource::Strategy,
 };
@@ -14,6 +16,18 @@ use crate::{
 pub struct ConfigMap;
 
 impl Strategy for ConfigMap {
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_config_map(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        if subresource.is_empty() {
+            rules::check_immutable(new, old, &["data", "binaryData"])
+        } else {
+            Vec::new()
+        }
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let keys = entries(object, "data").count() + entries(object, "binaryData").count();
         Some(vec![name(object), keys.into(), created(object, now)])
@@ -37,6 +51,16 @@ impl Strategy for Secret {
 
     fn prepare_update(&self, new: &mut Object, old: &Object, _subresource: &str) {
         fill(new, "type", text(old, "type"));
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_secret(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = Checks::run(|checks| checks.immutable(new, old, "type"));
+        errors.extend(rules::check_immutable(new, old, &["data"]));
+        errors
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

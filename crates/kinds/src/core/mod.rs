@@ -1,6 +1,7 @@
 //! `v1`, the core group.
 
 mod config;
+mod config_rules;
 mod endpoints;
 mod event;
 mod limits;
@@ -9,11 +10,14 @@ mod node;
 mod pod;
 mod replication;
 mod service;
+mod service_rules;
+mod volume_rules;
 mod volumes;
 
 use crate::{declare::Declarer, resource::NameRule};
 
 pub use event::{CoreEvent, GroupEvent};
+pub use volume_rules::check_claim_spec;
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("v1", "configmaps").strategy(config::ConfigMap);

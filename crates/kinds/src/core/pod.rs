@@ -1,13 +1,17 @@
 //! Pod.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::{
     cells::{age, created, name, parse},
+    checks::{Checks, path},
     object::{at, flag, has, list, number, remove, restore, set, text},
-    podspec::default_pod,
+    podspec::{
+        Place, check_ephemeral_update, check_image_space, check_pod_annotations, check_resize, check_spec,
+        check_update, default_pod, quality_of_service,
+    },
     resource::Strategy,
 };
 
@@ -27,6 +31,7 @@ impl Strategy for Pod {
                 "lastProbeTime": null, "lastTransitionTime": null,
             }]);
         }
+        status["qosClass"] = quality_of_service(at(object, "spec")).into();
         set(object, "status", status);
     }
 
@@ -63,8 +68,63 @@ impl Strategy for Pod {
         }
     }
 
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| check_pod(checks, object))
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        Checks::run(|checks| match subresource {
+            "" => check_update(checks, new, old),
+            "ephemeralcontainers" => {
+                check_pod(checks, new);
+                check_ephemeral_update(checks, new, old);
+            }
+            "resize" => {
+                check_pod(checks, new);
+                check_resize(checks, new, old);
+            }
+            "status" => checks.immutable(new, old, "status.qosClass"),
+            _ => {}
+        })
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         Some(row(object, now))
+    }
+}
+
+/// A pod as a whole. What only a new pod may not have is told apart by its missing resourceVersion.
+fn check_pod(checks: &mut Checks, pod: &Value) {
+    let spec_path = path("spec");
+    let spec = at(pod, "spec");
+    let annotations = path("metadata").child("annotations");
+    check_pod_annotations(checks, at(pod, "metadata.annotations"), spec, &annotations);
+    check_spec(checks, spec, &spec_path, Place { is_pod: true, pod_name: text(pod, "metadata.name") });
+    if text(spec, "serviceAccountName").is_empty() {
+        for (index, volume) in list(spec, "volumes").iter().enumerate() {
+            for (source_index, source) in list(volume, "projected.sources").iter().enumerate() {
+                if has(source, "serviceAccountToken") {
+                    let path = spec_path.child("volumes").index(index).child("projected").child("sources");
+                    let path = path.index(source_index).child("serviceAccountToken");
+                    checks.forbidden(&path, "must not be specified when serviceAccountName is not set");
+                }
+            }
+        }
+    }
+    checks.nonnegative_fields(&spec_path, spec, &["terminationGracePeriodSeconds"]);
+    for group in ["containers", "initContainers"] {
+        for (index, container) in list(spec, group).iter().enumerate() {
+            check_image_space(checks, container, &spec_path.child(group).index(index));
+        }
+    }
+    if text(pod, "metadata.resourceVersion").is_empty() {
+        if !list(spec, "ephemeralContainers").is_empty() {
+            checks.forbidden(&spec_path.child("ephemeralContainers"), "cannot be set on create");
+        }
+        if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            checks.forbidden(&spec_path.child("nodeName"), detail);
+        }
     }
 }
 

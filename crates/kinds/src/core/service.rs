@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::service_rules as rules;
 use crate::{
     cells::{created, labels, name},
     object::{at, at_mut, fill, has, items_mut, list, number, remove, set, text},
@@ -68,6 +69,14 @@ impl Strategy for Service {
         if subresource.is_empty() {
             drop_what_the_old_type_needed(new, old);
         }
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        if subresource.is_empty() { rules::check_update(new, old) } else { Vec::new() }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

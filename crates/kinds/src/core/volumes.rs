@@ -1,9 +1,10 @@
 //! PersistentVolume and PersistentVolumeClaim.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
+use super::volume_rules as rules;
 use crate::{
     cells::{created, name},
     object::{at, entries, has, list, remove, restore, same, set, text},
@@ -68,6 +69,14 @@ impl Strategy for PersistentVolume {
         }
     }
 
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_volume(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        if subresource.is_empty() { rules::check_volume_update(new, old) } else { Vec::new() }
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let claim = at(object, "spec.claimRef");
         let claim = if claim.is_null() {
@@ -125,6 +134,14 @@ impl Strategy for PersistentVolumeClaim {
         if subresource.is_empty() {
             normalize_sources(new, Some(old));
         }
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::check_claim(object)
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        if subresource.is_empty() { rules::check_claim_update(new, old) } else { Vec::new() }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -171,7 +171,12 @@ fn check_common(checks: &mut Checks, container: &Value, pod: &Pod<'_>, path: &Fi
     );
     resources::check_container(checks, at(container, "resources"), pod.spec, &path.child("resources"));
     check_resize_policy(checks, list(container, "resizePolicy"), pod.spec, &path.child("resizePolicy"));
-    security::check_container(checks, at(container, "securityContext"), pod.spec, &path.child("securityContext"));
+    security::check_container(
+        checks,
+        at(container, "securityContext"),
+        pod.spec,
+        &path.child("securityContext"),
+    );
 }
 
 fn check_ports(checks: &mut Checks, ports: &[Value], path: &FieldPath) {
@@ -326,7 +331,9 @@ fn check_restart_policy(checks: &mut Checks, container: &Value, path: &FieldPath
         None if rules.is_empty() => return,
         None => checks
             .required(&path.child("restartPolicy"), "must specify restartPolicy when restart rules are used"),
-        Some(policy) => checks.one_of(&path.child("restartPolicy"), policy, &["Always", "Never", "OnFailure"]),
+        Some(policy) => {
+            checks.one_of(&path.child("restartPolicy"), policy, &["Always", "Never", "OnFailure"])
+        }
     }
     let path = path.child("restartPolicyRules");
     if rules.len() > MOST_RULES {

@@ -14,7 +14,9 @@ mod security;
 mod update;
 mod volumes;
 
+pub use containers::check_image_space;
 pub use defaults::{default_pod, default_template};
 pub use resources::{quality_of_service, quantity_value};
-pub use rules::{Place, check_spec, check_template};
+pub use rules::{Place, check_pod_annotations, check_spec, check_template};
+pub use scheduling::check_node_selector;
 pub use update::{check_ephemeral_update, check_resize, check_update};

@@ -106,11 +106,15 @@ pub fn check_resource_ref(checks: &mut Checks, reference: &Value, in_file: bool,
         "cpu" if !matches!(divisor, "1m" | "1") => {
             "only divisor's values 1m and 1 are supported with the cpu resource".to_owned()
         }
-        "memory" if !is_size => format!("only divisor's values {SIZES} are supported with the memory resource"),
+        "memory" if !is_size => {
+            format!("only divisor's values {SIZES} are supported with the memory resource")
+        }
         "ephemeral-storage" if !is_size => {
             format!("only divisor's values {SIZES} are supported with the local ephemeral storage resource")
         }
-        _ if huge && !is_size => format!("only divisor's values {SIZES} are supported with the hugepages resource"),
+        _ if huge && !is_size => {
+            format!("only divisor's values {SIZES} are supported with the hugepages resource")
+        }
         _ => return,
     };
     checks.invalid(&path.child("divisor"), resource, &detail);
@@ -125,7 +129,11 @@ fn check_file(checks: &mut Checks, file: &Value, path: &FieldPath) {
         (true, both) => {
             check_field_ref(checks, at(file, "fieldRef"), false, &path.child("fieldRef"));
             if both {
-                checks.invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                checks.invalid(
+                    path,
+                    "resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                );
             }
         }
         (false, true) => {
@@ -181,7 +189,12 @@ pub fn check(checks: &mut Checks, volume: &Value, path: &FieldPath) {
         }
         if has(source, "serviceAccountToken") {
             count += 1;
-            check_token(checks, at(source, "serviceAccountToken"), &source_path.child("serviceAccountToken"), path);
+            check_token(
+                checks,
+                at(source, "serviceAccountToken"),
+                &source_path.child("serviceAccountToken"),
+                path,
+            );
         }
         count += ["clusterTrustBundle", "podCertificate"].iter().filter(|kind| has(source, kind)).count();
         if count > 1 {

@@ -58,7 +58,7 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// A name of a resource anywhere.
-pub fn check_name(checks: &mut Checks, name: &str, path: &FieldPath) -> bool {
+fn check_name(checks: &mut Checks, name: &str, path: &FieldPath) -> bool {
     let messages = names::is_qualified_name(name);
     if !messages.is_empty() {
         checks.each(path, name, messages);
@@ -177,11 +177,16 @@ pub fn check_pod_level(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     }
     for (index, container) in list(spec, "containers").iter().enumerate() {
         for (name, value) in entries(container, "resources.limits") {
-            if let (Some(own), Some(pod)) = (quantity(value), quantity(&at(resources, "limits")[name.as_str()]))
+            if let (Some(own), Some(pod)) =
+                (quantity(value), quantity(&at(resources, "limits")[name.as_str()]))
                 && own > pod
             {
                 let path = path.child("containers").index(index).key(name).child("limits");
-                checks.invalid(&path, own.to_string(), &format!("must be less than or equal to pod limits of {pod}"));
+                checks.invalid(
+                    &path,
+                    own.to_string(),
+                    &format!("must be less than or equal to pod limits of {pod}"),
+                );
             }
         }
     }
@@ -191,20 +196,20 @@ pub fn check_pod_level(checks: &mut Checks, spec: &Value, path: &FieldPath) {
 /// alone beside the sidecars before them.
 fn total_requests(spec: &Value, name: &str) -> Quantity {
     let request = |container: &Value| quantity(&at(container, "resources.requests")[name]);
-    let zero = Quantity::from_units(0, apimachinery::quantity::Style::DecimalSi);
-    let mut running = zero.clone();
+    let zero = Quantity::from_units(0, apimachinery::quantity::Style::Decimal);
+    let mut running = zero;
     for container in list(spec, "containers") {
         if let Some(amount) = request(container) {
             running = running.plus(&amount);
         }
     }
-    let (mut sidecars, mut starting) = (zero.clone(), zero.clone());
+    let (mut sidecars, mut starting) = (zero, zero);
     for container in list(spec, "initContainers") {
-        let amount = request(container).unwrap_or_else(|| zero.clone());
+        let amount = request(container).unwrap_or(zero);
         if text(container, "restartPolicy") == "Always" {
             sidecars = sidecars.plus(&amount);
             running = running.plus(&amount);
-            starting = starting.max(sidecars.clone());
+            starting = starting.max(sidecars);
         } else {
             starting = starting.max(sidecars.plus(&amount));
         }
@@ -271,8 +276,9 @@ mod tests {
 
     #[test]
     fn equal_requests_and_limits_of_both_resources_are_guaranteed() {
-        let all = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1000m", "memory": "1Gi"}});
-        assert_eq!(quality_of_service(&pod(&[all.clone()])), "Guaranteed");
+        let all =
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1000m", "memory": "1Gi"}});
+        assert_eq!(quality_of_service(&pod(std::slice::from_ref(&all))), "Guaranteed");
         assert_eq!(quality_of_service(&pod(&[all, json!({})])), "Burstable");
         assert_eq!(quality_of_service(&pod(&[json!({})])), "BestEffort");
         assert_eq!(quality_of_service(&pod(&[json!({"requests": {"cpu": "1"}})])), "Burstable");

@@ -61,7 +61,11 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
     containers::check_all(checks, spec, path, &names);
     resources::check_pod_level(checks, spec, path);
     check_host_ports(checks, spec, path, place);
-    checks.required_one_of(&at_path("restartPolicy"), text(spec, "restartPolicy"), &["Always", "OnFailure", "Never"]);
+    checks.required_one_of(
+        &at_path("restartPolicy"),
+        text(spec, "restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+    );
     checks.required_one_of(
         &at_path("dnsPolicy"),
         text(spec, "dnsPolicy"),
@@ -70,7 +74,11 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
     checks.labels(&at_path("nodeSelector"), at(spec, "nodeSelector"));
     security::check_pod(checks, spec, path);
     if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
-        checks.invalid(&at_path("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled");
+        checks.invalid(
+            &at_path("shareProcessNamespace"),
+            true,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
     }
     scheduling::check_affinity(checks, at(spec, "affinity"), &at_path("affinity"));
     check_dns_config(checks, spec, &at_path("dnsConfig"));
@@ -79,7 +87,11 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
         checks.qualified_name(&path, text(gate, "conditionType"));
     }
     check_gates(checks, list(spec, "schedulingGates"), &at_path("schedulingGates"));
-    scheduling::check_spread(checks, list(spec, "topologySpreadConstraints"), &at_path("topologySpreadConstraints"));
+    scheduling::check_spread(
+        checks,
+        list(spec, "topologySpreadConstraints"),
+        &at_path("topologySpreadConstraints"),
+    );
     security::check_user_namespace(checks, spec, path);
     check_host_name(checks, spec, path);
     check_names(checks, spec, path);
@@ -116,7 +128,8 @@ fn check_host_ports(checks: &mut Checks, spec: &Value, path: &FieldPath, place: 
         for (port_index, port) in list(container, "ports").iter().enumerate() {
             let (host, inner) = (number(port, "hostPort"), number(port, "containerPort"));
             if (place.is_pod || host != 0) && host != inner {
-                let path = path.child("containers").index(index).child("ports").index(port_index).child("hostPort");
+                let path =
+                    path.child("containers").index(index).child("ports").index(port_index).child("hostPort");
                 checks.invalid(&path, host, "must match `containerPort` when `hostNetwork` is true");
             }
         }
@@ -162,7 +175,11 @@ fn check_names(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     if let Some(seconds) = at(spec, "activeDeadlineSeconds").as_i64()
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
-        checks.invalid(&path.child("activeDeadlineSeconds"), seconds, &names::not_between(1, i64::from(i32::MAX)));
+        checks.invalid(
+            &path.child("activeDeadlineSeconds"),
+            seconds,
+            &names::not_between(1, i64::from(i32::MAX)),
+        );
     }
     for field in ["hostname", "subdomain"] {
         let name = text(spec, field);
@@ -201,8 +218,9 @@ fn check_dns_config(checks: &mut Checks, spec: &Value, path: &FieldPath) {
         checks.invalid(&searches_path, searches.clone(), &detail);
     }
     if searches.join(" ").len() > SEARCH_CHARACTERS {
-        let detail =
-            format!("must not have more than {SEARCH_CHARACTERS} characters (including spaces) in the search list");
+        let detail = format!(
+            "must not have more than {SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        );
         checks.invalid(&searches_path, searches.clone(), &detail);
     }
     for (index, search) in searches.iter().enumerate().filter(|(_, search)| **search != ".") {

@@ -68,10 +68,14 @@ fn check_node_term(checks: &mut Checks, term: &Value, any_value: bool, path: &Fi
                 checks.required(&values_path, "must be specified when `operator` is 'In' or 'NotIn'");
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                checks.forbidden(&values_path, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                checks.forbidden(
+                    &values_path,
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "Gt" | "Lt" if values.len() != 1 => {
-                checks.required(&values_path, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+                checks
+                    .required(&values_path, "must be specified single value when `operator` is 'Lt' or 'Gt'");
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             other => checks.invalid(&path.child("operator"), other, "not a valid selector operator"),
@@ -178,7 +182,11 @@ pub fn check_tolerations(checks: &mut Checks, tolerations: &[Value], path: &Fiel
                 }
             }
             "Exists" if !value.is_empty() => {
-                checks.invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'");
+                checks.invalid(
+                    &path.child("operator"),
+                    value,
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
             "Exists" => {}
             other => checks.one_of(&path.child("operator"), other, &["Equal", "Exists"]),
@@ -190,7 +198,7 @@ pub fn check_tolerations(checks: &mut Checks, tolerations: &[Value], path: &Fiel
 }
 
 /// The effect of a taint.
-pub fn check_effect(checks: &mut Checks, effect: &str, path: &FieldPath) {
+fn check_effect(checks: &mut Checks, effect: &str, path: &FieldPath) {
     checks.one_of(path, effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
 }
 
@@ -214,7 +222,8 @@ pub fn check_spread(checks: &mut Checks, constraints: &[Value], path: &FieldPath
         if let Some(domains) = at(constraint, "minDomains").as_i64() {
             checks.positive(&path.child("minDomains"), domains);
             if action != "DoNotSchedule" {
-                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
+                let detail =
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
                 checks.invalid(&path.child("minDomains"), domains, &detail);
             }
         }

@@ -50,8 +50,7 @@ pub fn check_pod(checks: &mut Checks, spec: &Value, path: &FieldPath) {
 
 fn check_sysctls(checks: &mut Checks, sysctls: &[Value], spec: &Value, path: &FieldPath) {
     const LONGEST: usize = 253;
-    const PATTERN: &str =
-        "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+    const PATTERN: &str = "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
     let mut seen = BTreeSet::new();
     for (index, sysctl) in sysctls.iter().enumerate() {
         let path = path.index(index).child("name");
@@ -131,7 +130,9 @@ fn check_apparmor(checks: &mut Checks, profile: &Value, path: &FieldPath) {
         }
         ("RuntimeDefault" | "Unconfined", None) => {}
         ("", _) => checks.required(&path.child("type"), "type is required when appArmorProfile is set"),
-        (other, _) => checks.one_of(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+        (other, _) => {
+            checks.one_of(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"])
+        }
     }
 }
 
@@ -155,7 +156,8 @@ pub fn check_container(checks: &mut Checks, context: &Value, spec: &Value, path:
             checks.invalid(path, context.clone(), detail);
         }
         if list(context, "capabilities.add").iter().any(|capability| capability == "CAP_SYS_ADMIN") {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            let detail =
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             checks.invalid(path, context.clone(), detail);
         }
     }
@@ -168,7 +170,8 @@ pub fn check_user_namespace(checks: &mut Checks, spec: &Value, path: &FieldPath)
     if at(spec, "hostUsers") != false {
         return;
     }
-    for (field, reported) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+    for (field, reported) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+    {
         if flag(spec, field) {
             checks.forbidden(&path.child(reported), DETAIL);
         }

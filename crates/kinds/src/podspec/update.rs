@@ -30,7 +30,8 @@ pub fn check_update(checks: &mut Checks, new: &Value, old: &Value) {
     let old_gates = list(old, "spec.schedulingGates");
     for (index, gate) in list(new, "spec.schedulingGates").iter().enumerate() {
         if !old_gates.iter().any(|old| old["name"] == gate["name"]) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, "name"));
+            let detail =
+                format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, "name"));
             checks.forbidden(&spec.child("schedulingGates").index(index).child("name"), &detail);
         }
     }
@@ -48,14 +49,19 @@ pub fn check_update(checks: &mut Checks, new: &Value, old: &Value) {
     keep("activeDeadlineSeconds");
     keep("schedulingGates");
     keep("tolerations");
-    if number(before, "terminationGracePeriodSeconds") < 0 && number(new, "spec.terminationGracePeriodSeconds") == 1 {
+    if number(before, "terminationGracePeriodSeconds") < 0
+        && number(new, "spec.terminationGracePeriodSeconds") == 1
+    {
         keep("terminationGracePeriodSeconds");
     }
     if !old_gates.is_empty() {
         check_gated(checks, &mut munged, before, &spec);
     }
     if !same(&munged, before) {
-        let detail = format!("pod updates may not change fields other than {UPDATABLE}\n{}", differences(&munged, before));
+        let detail = format!(
+            "pod updates may not change fields other than {UPDATABLE}\n{}",
+            differences(&munged, before)
+        );
         checks.forbidden(&spec, &detail);
     }
 }
@@ -67,7 +73,10 @@ fn differences(new: &Value, old: &Value) -> String {
         fields.map(|(name, _)| name).filter(|name| !same(&new[name.as_str()], &old[name.as_str()])).collect();
     names.sort_unstable();
     names.dedup();
-    names.iter().map(|name| format!("- {name}: {}\n+ {name}: {}\n", old[name.as_str()], new[name.as_str()])).collect()
+    names
+        .iter()
+        .map(|name| format!("- {name}: {}\n+ {name}: {}\n", old[name.as_str()], new[name.as_str()]))
+        .collect()
 }
 
 /// True when nothing more is worth telling.
@@ -101,7 +110,8 @@ fn check_added_tolerations(checks: &mut Checks, new: &Value, old: &Value, path: 
             same(&new, &old)
         });
         if !kept {
-            return checks.forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
+            return checks
+                .forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
         }
     }
     check_tolerations(checks, tolerations, path);
@@ -123,13 +133,18 @@ fn check_gated(checks: &mut Checks, munged: &mut Value, before: &Value, spec: &F
     if same(at(munged, "affinity.nodeAffinity"), at(before, "affinity.nodeAffinity")) {
         return;
     }
-    let terms = |spec: &Value| list(spec, &format!("affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms")).to_vec();
+    let terms =
+        |spec: &Value| list(spec, &format!("affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms")).to_vec();
     let (new_terms, old_terms) = (terms(munged), terms(before));
     let path = spec.child("affinity").child("nodeAffinity").child(REQUIRED).child("nodeSelectorTerms");
     if !old_terms.is_empty() {
         let value = Value::Array(new_terms.clone());
         if new_terms.len() != old_terms.len() {
-            checks.invalid(&path, value, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+            checks.invalid(
+                &path,
+                value,
+                "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
+            );
         } else {
             for (index, (new, old)) in new_terms.iter().zip(&old_terms).enumerate() {
                 let holds = |field: &str| list(new, field).starts_with(list(old, field));
@@ -158,7 +173,10 @@ pub fn check_ephemeral_update(checks: &mut Checks, new: &Value, old: &Value) {
                 checks.forbidden(&at_path, &detail);
             }
             Some(new) if !same(new, old) => {
-                let detail = format!("existing ephemeral containers {name:?} may not be changed\n{}", differences(new, old));
+                let detail = format!(
+                    "existing ephemeral containers {name:?} may not be changed\n{}",
+                    differences(new, old)
+                );
                 checks.forbidden(&at_path, &detail);
             }
             Some(_) => {}
@@ -174,14 +192,17 @@ pub fn check_resize(checks: &mut Checks, new: &Value, old: &Value) {
         for (index, (new, old)) in list(new, &field).iter().zip(list(old, &field)).enumerate() {
             let path = spec.child(group).index(index).child("resources");
             for kind in ["requests", "limits"] {
-                let amount = |container: &Value, name: &str| quantity(&at(container, &format!("resources.{kind}"))[name]);
+                let amount = |container: &Value, name: &str| {
+                    quantity(&at(container, &format!("resources.{kind}"))[name])
+                };
                 for (name, _) in entries(old, &format!("resources.{kind}")) {
                     if matches!(name.as_str(), "cpu" | "memory") && amount(new, name).is_none() {
                         checks.forbidden(&path.child(kind), &format!("resource {kind} cannot be removed"));
                     }
                 }
-                let changed = entries(new, &format!("resources.{kind}"))
-                    .any(|(name, _)| !matches!(name.as_str(), "cpu" | "memory") && amount(new, name) != amount(old, name));
+                let changed = entries(new, &format!("resources.{kind}")).any(|(name, _)| {
+                    !matches!(name.as_str(), "cpu" | "memory") && amount(new, name) != amount(old, name)
+                });
                 if changed {
                     checks.forbidden(&spec, "only cpu and memory resources are mutable");
                 }

@@ -14,10 +14,8 @@ use crate::{
 /// The volumes that are right, by name.
 pub type Named<'s> = BTreeMap<&'s str, &'s Value>;
 
-const MODE_DETAIL: &str =
-    "must be a number between 0 and 0777 (octal), both inclusive";
-const EMPTY_DIR_MODE_DETAIL: &str =
-    "must be a number between 0 and 01777 (octal), both inclusive";
+const MODE_DETAIL: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+const EMPTY_DIR_MODE_DETAIL: &str = "must be a number between 0 and 01777 (octal), both inclusive";
 
 /// Sources in the order in which upstream looks for them; only one may be there.
 const SOURCES: [&str; 30] = [
@@ -283,7 +281,13 @@ pub fn check_mounts(checks: &mut Checks, container: &Value, volumes: &Named<'_>,
 }
 
 /// `list_path`: upstream reports some of these at the list.
-fn check_mount_options(checks: &mut Checks, mount: &Value, container: &Value, path: &FieldPath, list_path: &FieldPath) {
+fn check_mount_options(
+    checks: &mut Checks,
+    mount: &Value,
+    container: &Value,
+    path: &FieldPath,
+    list_path: &FieldPath,
+) {
     let (sub_path, expression) = (text(mount, "subPath"), text(mount, "subPathExpr"));
     if !sub_path.is_empty() {
         below(checks, sub_path, &list_path.child("subPath"));
@@ -300,7 +304,10 @@ fn check_mount_options(checks: &mut Checks, mount: &Value, container: &Value, pa
         let path = list_path.child("mountPropagation");
         checks.one_of(&path, mode, &["Bidirectional", "HostToContainer", "None"]);
         if mode == "Bidirectional" && !flag(container, "securityContext.privileged") {
-            checks.forbidden(&path, "Bidirectional mount propagation is available only to privileged containers");
+            checks.forbidden(
+                &path,
+                "Bidirectional mount propagation is available only to privileged containers",
+            );
         }
     }
     if let Some(mode) = at(mount, "recursiveReadOnly").as_str() {
@@ -311,13 +318,20 @@ fn check_mount_options(checks: &mut Checks, mount: &Value, container: &Value, pa
                 checks.forbidden(&path, "may only be specified when readOnly is true");
             }
             if propagation.is_some_and(|mode| mode != "None") {
-                checks.forbidden(&path, "may only be specified when mountPropagation is None or not specified");
+                checks
+                    .forbidden(&path, "may only be specified when mountPropagation is None or not specified");
             }
         }
     }
 }
 
-fn check_devices(checks: &mut Checks, devices: &[Value], mounts: &[Value], volumes: &Named<'_>, path: &FieldPath) {
+fn check_devices(
+    checks: &mut Checks,
+    devices: &[Value],
+    mounts: &[Value],
+    volumes: &Named<'_>,
+    path: &FieldPath,
+) {
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for (index, device) in devices.iter().enumerate() {
         let path = path.index(index);
@@ -332,7 +346,8 @@ fn check_devices(checks: &mut Checks, devices: &[Value], mounts: &[Value], volum
             None => checks.not_found(&path.child("name"), name),
             Some(volume) if has(volume, "persistentVolumeClaim") || has(volume, "ephemeral") => {}
             Some(_) => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 checks.invalid(&path.child("name"), name, detail);
             }
         }
@@ -351,7 +366,11 @@ fn check_devices(checks: &mut Checks, devices: &[Value], mounts: &[Value], volum
             checks.invalid(&path.child("name"), name, "must not already exist in volumeMounts");
         }
         if mounts.iter().any(|mount| text(mount, "mountPath") == target) {
-            checks.invalid(&path.child("devicePath"), target, "must not already exist as a path in volumeMounts");
+            checks.invalid(
+                &path.child("devicePath"),
+                target,
+                "must not already exist as a path in volumeMounts",
+            );
         }
         if !name.is_empty() {
             names.insert(name);

@@ -1,0 +1,102 @@
+//! Upstream's own test data: every kind served here survives JSON → decode, prune, default → JSON.
+//!
+//! The data is in the module `k8s.io/api`, which is in Go's module cache once `cargo xtask facts` has run. Elsewhere
+//! name its folder in `K8S_API_TESTDATA`.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use apimachinery::{Schema, structure};
+use serde_json::Value;
+
+/// The newest fixtures, or why there are none.
+fn fixtures() -> Result<PathBuf, String> {
+    if let Ok(folder) = env::var("K8S_API_TESTDATA") {
+        return Ok(folder.into());
+    }
+    let module = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../conformance");
+    let output = Command::new("go")
+        .args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/api"])
+        .current_dir(module)
+        .output()
+        .map_err(|why| format!("go cannot be run: {why}"))?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if folder.is_empty() {
+        return Err("k8s.io/api is not in Go's module cache".to_owned());
+    }
+    Ok(PathBuf::from(folder).join("testdata/HEAD"))
+}
+
+/// Every path below `before` that is another in `after`; what is only in `after` was added and is fine.
+fn changed(before: &Value, after: &Value, path: &str, found: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (name, value) in before {
+                let path = format!("{path}.{name}");
+                match after.get(name) {
+                    Some(after) => changed(value, after, &path, found),
+                    None if value.is_null() => {}
+                    None => found.push(format!("{path} is gone")),
+                }
+            }
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                changed(before, after, &format!("{path}[{index}]"), found);
+            }
+        }
+        (before, after) if before == after => {}
+        (before, after) => found.push(format!("{path}: {before} is now {after}")),
+    }
+}
+
+fn decode(object: &mut Value, schema: &Schema) -> Vec<String> {
+    let mut faults = structure::prune(object, schema);
+    if let Err(why) = structure::check(object, schema) {
+        faults.push(why);
+    }
+    if let Err(why) = structure::canonicalize(object, schema) {
+        faults.push(why);
+    }
+    structure::always(object, schema);
+    apimachinery::defaults::apply(object, schema);
+    faults
+}
+
+/// Fixtures fill every field with its own name, which some rules must change.
+const MADE_ANEW: [&str; 3] = [
+    // `serviceAccount` repeats `serviceAccountName`.
+    "serviceAccount:",
+    // Written into `data`.
+    ".stringData",
+    // `podIPs` repeats `podIP`.
+    ".podIPs",
+];
+
+#[test]
+fn every_kind_survives_a_round_trip() {
+    let folder = match fixtures() {
+        Ok(folder) => folder,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let mut seen = 0;
+    for resource in kinds::all() {
+        let group = if resource.group.is_empty() { "core" } else { &resource.group };
+        let file = folder.join(format!("{group}.{}.{}.json", resource.version, resource.kind));
+        // CustomResourceDefinition is of another module.
+        let Ok(text) = fs::read(&file) else { continue };
+        seen += 1;
+        let before: Value = serde_json::from_slice(&text).unwrap();
+        let mut after = before.clone();
+        let mut found = decode(&mut after, &resource.schema);
+        let decoded = after.clone();
+        resource.strategy.default(&mut after);
+        changed(&before, &after, "", &mut found);
+        found.retain(|line| !MADE_ANEW.iter().any(|known| line.contains(known)));
+        assert!(found.is_empty(), "{resource:?}: {found:#?}");
+        let mut again = decoded;
+        decode(&mut again, &resource.schema);
+        resource.strategy.default(&mut again);
+        assert_eq!(again, after, "{resource:?} is another the second time");
+    }
+    assert!(seen > 25, "only {seen} fixtures in {}", folder.display());
+}
