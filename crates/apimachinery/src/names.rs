@@ -28,7 +28,7 @@ pub fn pattern_words(words: &str, pattern: &str, examples: &[&str]) -> String {
         return format!("{words} (regex used for validation is '{pattern}')");
     }
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!("{words} (e.g. {}regex used for validation is '{pattern}')", examples.join("or "))
+    format!("{words} (e.g. {}regex used for validation is '{pattern}')", examples.join(" or "))
 }
 
 /// Not empty, only `inside`, and `edge` at both ends.
