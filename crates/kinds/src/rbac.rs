@@ -1,13 +1,14 @@
 //! `rbac.authorization.k8s.io/v1`.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::{
     cells::{created, name, stamped},
+    checks::{Checks, path},
     declare::Declarer,
-    object::{fill, items_mut, list, text},
+    object::{at, fill, items_mut, list, same, text},
     resource::{NameRule, Strategy},
 };
 
@@ -48,6 +49,14 @@ impl Strategy for Binding {
                 fill(subject, "apiGroup", GROUP);
             }
         }
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, _subresource: &str) -> Vec<FieldError> {
+        Checks::run(|checks| {
+            if !same(at(new, "roleRef"), at(old, "roleRef")) {
+                checks.invalid(&path("roleRef"), at(new, "roleRef").clone(), "cannot change roleRef");
+            }
+        })
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
