@@ -7,6 +7,7 @@
 //! Reading order: [`field`] (where an error is) → [`status`] (how it is told) → [`schema`] (what an object looks
 //! like) → the rest.
 
+pub mod cel;
 pub mod decode;
 pub mod defaults;
 pub mod duration;
@@ -22,6 +23,7 @@ pub mod selector;
 pub mod status;
 pub mod structure;
 pub mod time;
+pub mod validate;
 
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use schema::Schema;

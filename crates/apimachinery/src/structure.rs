@@ -16,20 +16,20 @@ use crate::schema::Schema;
 
 /// One step on the way to a value.
 #[derive(Clone, Copy)]
-enum At<'a> {
+pub(crate) enum At<'a> {
     Field(&'a str),
     Index(usize),
 }
 
 /// The way to a value, as a list on the stack.
 #[derive(Clone, Copy)]
-struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
-    at: At<'a>,
+pub(crate) struct Path<'a> {
+    pub(crate) parent: Option<&'a Path<'a>>,
+    pub(crate) at: At<'a>,
 }
 
 /// `spec.containers[0].foo`
-fn print(path: Option<&Path<'_>>, last: &str) -> String {
+pub(crate) fn print(path: Option<&Path<'_>>, last: &str) -> String {
     fn walk(path: Option<&Path<'_>>, out: &mut String) {
         let Some(path) = path else { return };
         walk(path.parent, out);
