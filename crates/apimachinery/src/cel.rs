@@ -107,7 +107,8 @@ impl Program {
     /// # Errors
     /// [`EvalError::Budget`] when it may cost too much, else what went wrong.
     pub fn eval(&self, vars: &[(&str, Value)], budget: &mut u64) -> Result<Value, EvalError> {
-        let longest = if self.depth == 0 { 1 } else { vars.iter().map(|(_, v)| longest(v)).max().unwrap_or(1) };
+        let longest =
+            if self.depth == 0 { 1 } else { vars.iter().map(|(_, v)| longest(v)).max().unwrap_or(1) };
         let longest = if self.depth == 0 { 1 } else { longest.max(self.literal).max(1) };
         let cost = longest.saturating_pow(self.depth).saturating_mul(self.size.max(1));
         if cost > CALL_BUDGET || cost > *budget {
@@ -228,7 +229,9 @@ pub fn value(json: &Json, schema: Option<&Schema>, root: bool) -> Value {
                         .map(|(k, v)| (k.clone(), v.clone()))
                         .collect();
                     value(&Json::Object(names), None, false)
-                } else if below.is_some() || schema.is_none() || whole && matches!(name.as_str(), "apiVersion" | "kind")
+                } else if below.is_some()
+                    || schema.is_none()
+                    || whole && matches!(name.as_str(), "apiVersion" | "kind")
                 {
                     value(child, below, false)
                 } else {
@@ -255,8 +258,28 @@ fn string(text: &str, format: Option<&str>) -> Value {
 /// A field name as an identifier: `a-b` is `a__dash__b`, `if` is `__if__`.
 fn escape(name: &str) -> String {
     const WORDS: [&str; 22] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if",
-        "import", "let", "loop", "package", "namespace", "return", "var", "void", "while", "__reserved__",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+        "__reserved__",
     ];
     if WORDS.contains(&name) {
         return format!("__{name}__");
@@ -264,7 +287,10 @@ fn escape(name: &str) -> String {
     if !name.contains(['-', '.', '/']) && !name.contains("__") {
         return name.to_owned();
     }
-    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+    name.replace("__", "__underscores__")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__")
 }
 
 #[cfg(test)]
@@ -322,8 +348,14 @@ mod tests {
     #[test]
     fn values_are_seen_through_their_schema() {
         let mut schema = Schema { kind: Some(Type::Object), ..Schema::default() };
-        schema.properties.insert(Arc::from("a-b"), Arc::new(Schema { kind: Some(Type::Number), ..Schema::default() }));
-        let seen = value(&json!({"a-b": 1, "hidden": 2, "metadata": {"name": "n", "labels": {}}}), Some(&schema), true);
+        schema
+            .properties
+            .insert(Arc::from("a-b"), Arc::new(Schema { kind: Some(Type::Number), ..Schema::default() }));
+        let seen = value(
+            &json!({"a-b": 1, "hidden": 2, "metadata": {"name": "n", "labels": {}}}),
+            Some(&schema),
+            true,
+        );
         let Value::Map(map) = seen else { panic!("an object is a map") };
         assert_eq!(map.map.len(), 2);
         assert_eq!(map.map[&Key::String(Arc::new("a__dash__b".to_owned()))], Value::Float(1.0));

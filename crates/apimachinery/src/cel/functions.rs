@@ -2,12 +2,7 @@
 
 use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 
-use ::cel::{
-    Context, Env, ExecutionError, Value,
-    extensions,
-    extractors::This,
-    objects::Opaque,
-};
+use ::cel::{Context, Env, ExecutionError, Value, extensions, extractors::This, objects::Opaque};
 use regex::Regex;
 
 use crate::quantity::Quantity;
@@ -192,7 +187,9 @@ fn add_all(a: &Value, b: &Value) -> Outcome {
 }
 
 fn extreme(items: &[Value], wanted: Ordering, function: &str) -> Outcome {
-    let Some(first) = items.first() else { return failed(function, format!("{function} called on empty list")) };
+    let Some(first) = items.first() else {
+        return failed(function, format!("{function} called on empty list"));
+    };
     let mut best = first;
     for item in &items[1..] {
         match item.partial_cmp(best) {
@@ -237,7 +234,9 @@ pub(super) fn add(context: &mut Context<'_, '_>) {
     });
     let _ = context.add_function("isSorted", |This(this): This<Value>| -> Outcome {
         let items = list(&this, "isSorted")?;
-        Ok(Value::Bool(items.windows(2).all(|w| w[0].partial_cmp(&w[1]).is_some_and(|o| o != Ordering::Greater))))
+        Ok(Value::Bool(
+            items.windows(2).all(|w| w[0].partial_cmp(&w[1]).is_some_and(|o| o != Ordering::Greater)),
+        ))
     });
     let _ = context.add_function("find", |This(this): This<Value>, pattern: Value| -> Outcome {
         let regex = regex(text(&pattern, "find")?, "find")?;
@@ -371,14 +370,21 @@ fn add_urls(context: &mut Context<'_, '_>) {
     let _ = context.add_function("getScheme", part(|u| u.scheme.clone()));
     let _ = context.add_function("getHost", part(|u| u.host.clone()));
     let _ = context.add_function("getEscapedPath", part(|u| u.path.clone()));
-    let _ = context.add_function("getHostname", part(|u| {
-        let host = u.host.as_str();
-        let bare = host.rsplit_once(':').map_or(host, |(h, port)| if port.contains(']') { host } else { h });
-        bare.trim_matches(['[', ']']).to_owned()
-    }));
-    let _ = context.add_function("getPort", part(|u| {
-        u.host.rsplit_once(':').map_or("", |(_, p)| if p.contains(']') { "" } else { p }).to_owned()
-    }));
+    let _ = context.add_function(
+        "getHostname",
+        part(|u| {
+            let host = u.host.as_str();
+            let bare =
+                host.rsplit_once(':').map_or(host, |(h, port)| if port.contains(']') { host } else { h });
+            bare.trim_matches(['[', ']']).to_owned()
+        }),
+    );
+    let _ = context.add_function(
+        "getPort",
+        part(|u| {
+            u.host.rsplit_once(':').map_or("", |(_, p)| if p.contains(']') { "" } else { p }).to_owned()
+        }),
+    );
     let _ = context.add_function("getRawQuery", part(|u| u.query.clone()));
 }
 

@@ -144,7 +144,11 @@ fn has_format(text: &str, format: &str) -> bool {
 /// The keywords of one node, without those of its children.
 fn check(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
     let mut say = |words: String| {
-        errors.push(FieldError::invalid(&at(path), value.clone(), format!("{} in body {words}", print(path, ""))));
+        errors.push(FieldError::invalid(
+            &at(path),
+            value.clone(),
+            format!("{} in body {words}", print(path, "")),
+        ));
     };
     match value {
         Value::String(text) => {

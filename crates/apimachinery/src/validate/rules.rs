@@ -42,8 +42,7 @@ fn node(
         let before = old.map(|old| cel::value(old, Some(schema), path.is_none()));
         for rule in &rules.cel {
             let looks_back = rule.rule.contains("oldSelf");
-            if looks_back && before.is_none() && !rule.optional_old_self
-                || !looks_back && old == Some(value)
+            if looks_back && before.is_none() && !rule.optional_old_self || !looks_back && old == Some(value)
             {
                 continue;
             }
@@ -101,10 +100,15 @@ fn evaluate(
     match program.eval(&vars, budget) {
         Ok(cel::Value::Bool(true)) => return None,
         Ok(cel::Value::Bool(false)) => {}
-        Ok(_) => return Some(FieldError::invalid(&here, kind, format!("rule compile error: must evaluate to a bool: {shown}"))),
+        Ok(_) => {
+            return Some(FieldError::invalid(
+                &here,
+                kind,
+                format!("rule compile error: must evaluate to a bool: {shown}"),
+            ));
+        }
         Err(cel::EvalError::Budget) => {
-            let words =
-                "validation failed due to running out of cost budget, no further validation rules will be run";
+            let words = "validation failed due to running out of cost budget, no further validation rules will be run";
             return Some(FieldError::invalid(&here, kind, words));
         }
         Err(error) => {

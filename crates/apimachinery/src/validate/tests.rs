@@ -96,7 +96,5 @@ fn cel_rules_see_the_new_and_the_old_value() {
         texts(&update(&json!({"a": 0, "b": 2}), &json!({"a": 1, "b": 2}), &schema)),
         ["<nil>: Invalid value: must not shrink"]
     );
-    assert!(
-        texts(&create(&json!({"a": "x", "b": 2}), &schema))[1].ends_with("to complete validation")
-    );
+    assert!(texts(&create(&json!({"a": "x", "b": 2}), &schema))[1].ends_with("to complete validation"));
 }
