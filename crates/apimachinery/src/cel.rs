@@ -28,6 +28,8 @@ pub const OBJECT_BUDGET: u64 = 10_000_000;
 const MAX_SOURCE: usize = 16 << 10;
 /// Deeper expressions are not compiled: the interpreter recurses as deep as they nest.
 const MAX_LEVELS: usize = 200;
+/// What nests no deeper runs on whatever stack there is.
+const SHALLOW: usize = 24;
 /// Stack that the deepest expression needs, and the stack made when less is left, in bytes.
 const STACK: (usize, usize) = (8 << 20, 16 << 20);
 /// Programs kept compiled; the store is emptied when it has grown to this many.
@@ -47,6 +49,8 @@ pub enum EvalError {
 /// A compiled expression.
 pub struct Program {
     program: ::cel::Program,
+    /// How deep the expression nests.
+    levels: usize,
     /// Nodes of the expression.
     size: u64,
     /// How deep loops are nested.
@@ -56,8 +60,9 @@ pub struct Program {
 }
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
-static PROGRAMS: LazyLock<Mutex<HashMap<String, Result<Arc<Program>, String>>>> =
-    LazyLock::new(Mutex::default);
+/// What became of each source.
+type Compiled = HashMap<String, Result<Arc<Program>, String>>;
+static PROGRAMS: LazyLock<Mutex<Compiled>> = LazyLock::new(Mutex::default);
 
 impl Program {
     /// Compiles an expression. Types are not checked; that shows when it runs.
@@ -73,7 +78,8 @@ impl Program {
         }
         let program = stacker::maybe_grow(STACK.0, STACK.1, || ENV.compile(source))
             .map_err(|error| error.to_string())?;
-        if levels(&program) > MAX_LEVELS {
+        let levels = levels(&program);
+        if levels > MAX_LEVELS {
             return Err("expression is nested too deeply".to_owned());
         }
         let (mut size, mut depth) = (0, 0);
@@ -82,7 +88,7 @@ impl Program {
             (size, depth) = (size + 1, depth.max(loops));
             children(expression, |child, repeated| open.push((child, loops + u32::from(repeated))));
         }
-        Ok(Self { program, size, depth, literal: source.len() as u64 })
+        Ok(Self { program, levels, size, depth, literal: source.len() as u64 })
     }
 
     /// The same, compiled once for all callers.
@@ -120,8 +126,12 @@ impl Program {
         for (name, value) in vars {
             context.add_variable_from_value(*name, value.clone());
         }
-        stacker::maybe_grow(STACK.0, STACK.1, || self.program.execute(&context))
-            .map_err(|error| EvalError::Failed(error.to_string()))
+        let outcome = if self.levels > SHALLOW {
+            stacker::maybe_grow(STACK.0, STACK.1, || self.program.execute(&context))
+        } else {
+            self.program.execute(&context)
+        };
+        outcome.map_err(|error| EvalError::Failed(error.to_string()))
     }
 }
 

@@ -8,6 +8,7 @@
 //! like) → the rest.
 
 pub mod cel;
+pub mod columns;
 pub mod decode;
 pub mod defaults;
 pub mod duration;
@@ -16,6 +17,7 @@ pub mod intstr;
 mod json_syntax;
 pub mod meta;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

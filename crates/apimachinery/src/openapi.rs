@@ -1,0 +1,10 @@
+//! Between schemas and OpenAPI: the `openAPIV3Schema` of a CustomResourceDefinition in, published documents out.
+
+mod publish;
+mod structural;
+
+pub use publish::to_json;
+pub use structural::{from_json_schema, from_json_schema_at};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Writes schemas as OpenAPI, version 2 or 3.
+
+use serde_json::{Map, Value, json};
+
+use crate::schema::{CelRule, ListType, Rules, Schema, Type};
+
+/// A schema as JSON. Named types below the root are references (`#/components/schemas/NAME`, or `#/definitions/NAME`);
+/// the root itself is written out. Version 2 knows no `nullable`, `default`, `oneOf`, `anyOf` or `not`, and kubectl
+/// validates with it: they are left out.
+#[must_use]
+pub fn to_json(schema: &Schema, version: u8) -> Value {
+    node(schema, version == 2)
+}
+
+fn below(schema: &Schema, old: bool) -> Value {
+    let Some(name) = &schema.name else { return node(schema, old) };
+    if old {
+        return json!({"$ref": format!("#/definitions/{name}")});
+    }
+    let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+    // Beside a reference nothing counts, so what the field says itself goes around it.
+    if schema.default.is_none() && schema.description.is_none() {
+        return reference;
+    }
+    let mut out = json!({"allOf": [reference]});
+    if let Some(default) = &schema.default {
+        out["default"] = default.clone();
+    }
+    if let Some(description) = &schema.description {
+        out["description"] = json!(description);
+    }
+    out
+}
+
+fn node(schema: &Schema, old: bool) -> Value {
+    let mut out = Map::new();
+    let mut put = |key: &str, value: Value| {
+        out.insert(key.to_owned(), value);
+    };
+    if let Some(text) = &schema.description {
+        put("description", json!(text));
+    }
+    if schema.preserve_unknown {
+        put("x-kubernetes-preserve-unknown-fields", json!(true));
+    }
+    if schema.embedded_resource {
+        put("x-kubernetes-embedded-resource", json!(true));
+    }
+    if schema.int_or_string {
+        put("x-kubernetes-int-or-string", json!(true));
+    }
+    if let Some(kind) = schema.kind.filter(|_| !(old && schema.int_or_string)) {
+        put("type", json!(kind_name(kind)));
+    }
+    if let Some(format) = &schema.format {
+        // Quantities are plain strings outside.
+        match &**format {
+            "quantity" => {}
+            "micro-time" => put("format", json!("date-time")),
+            other => put("format", json!(other)),
+        }
+    }
+    if !old {
+        if schema.nullable {
+            put("nullable", json!(true));
+        }
+        if let Some(default) = &schema.default {
+            put("default", default.clone());
+        }
+    }
+    if !schema.properties.is_empty() {
+        let fields = schema.properties.iter().map(|(k, v)| (k.to_string(), below(v, old)));
+        put("properties", Value::Object(fields.collect()));
+    }
+    if let Some(values) = &schema.additional {
+        put("additionalProperties", below(values, old));
+    }
+    if let Some(items) = &schema.items {
+        put("items", below(items, old));
+    }
+    if !schema.required.is_empty() {
+        put("required", json!(schema.required));
+    }
+    match schema.list_type {
+        ListType::Set => put("x-kubernetes-list-type", json!("set")),
+        ListType::Map => {
+            put("x-kubernetes-list-type", json!("map"));
+            put("x-kubernetes-list-map-keys", json!(schema.list_map_keys));
+        }
+        ListType::Atomic => {}
+    }
+    if schema.atomic_map {
+        put("x-kubernetes-map-type", json!("atomic"));
+    }
+    let strategy = match (schema.patch_strategy.merge, schema.patch_strategy.retain_keys) {
+        (true, true) => "merge,retainKeys",
+        (true, false) => "merge",
+        (false, true) => "retainKeys",
+        (false, false) => "",
+    };
+    if !strategy.is_empty() {
+        put("x-kubernetes-patch-strategy", json!(strategy));
+    }
+    if let Some(key) = &schema.patch_merge_key {
+        put("x-kubernetes-patch-merge-key", json!(key));
+    }
+    if let Some(rules) = &schema.rules {
+        write_rules(rules, old, &mut out);
+    }
+    Value::Object(out)
+}
+
+fn kind_name(kind: Type) -> &'static str {
+    match kind {
+        Type::Object => "object",
+        Type::Array => "array",
+        Type::String => "string",
+        Type::Integer => "integer",
+        Type::Number => "number",
+        Type::Boolean => "boolean",
+    }
+}
+
+fn write_rules(rules: &Rules, old: bool, out: &mut Map<String, Value>) {
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            out.insert(key.to_owned(), value);
+        }
+    };
+    put("enum", (!rules.one_of_values.is_empty()).then(|| json!(rules.one_of_values)));
+    put("pattern", rules.pattern.as_ref().map(|p| json!(p)));
+    for (key, count) in [
+        ("minLength", rules.min_length),
+        ("maxLength", rules.max_length),
+        ("minItems", rules.min_items),
+        ("maxItems", rules.max_items),
+        ("minProperties", rules.min_properties),
+        ("maxProperties", rules.max_properties),
+    ] {
+        put(key, count.map(|n| json!(n)));
+    }
+    for (key, number) in
+        [("minimum", rules.minimum), ("maximum", rules.maximum), ("multipleOf", rules.multiple_of)]
+    {
+        put(key, number.map(whole));
+    }
+    put("exclusiveMinimum", rules.exclusive_minimum.then(|| json!(true)));
+    put("exclusiveMaximum", rules.exclusive_maximum.then(|| json!(true)));
+    put("uniqueItems", rules.unique_items.then(|| json!(true)));
+    let list = |all: &[std::sync::Arc<Schema>]| {
+        (!all.is_empty()).then(|| all.iter().map(|s| node(s, old)).collect::<Vec<_>>().into())
+    };
+    put("allOf", list(&rules.all_of));
+    if !old {
+        put("anyOf", list(&rules.any_of));
+        put("oneOf", list(&rules.one_of));
+        put("not", rules.not.as_ref().map(|s| node(s, old)));
+    }
+    put(
+        "x-kubernetes-validations",
+        (!rules.cel.is_empty()).then(|| rules.cel.iter().map(write_rule).collect::<Vec<_>>().into()),
+    );
+}
+
+/// `5` rather than `5.0`.
+#[allow(clippy::cast_possible_truncation)]
+fn whole(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 9e15 { json!(number as i64) } else { json!(number) }
+}
+
+fn write_rule(rule: &CelRule) -> Value {
+    let mut out = json!({"rule": rule.rule});
+    for (key, text) in [
+        ("message", &rule.message),
+        ("messageExpression", &rule.message_expression),
+        ("reason", &rule.reason),
+        ("fieldPath", &rule.field_path),
+    ] {
+        if let Some(text) = text {
+            out[key] = json!(text);
+        }
+    }
+    if rule.optional_old_self {
+        out["optionalOldSelf"] = json!(true);
+    }
+    out
+}
