@@ -184,7 +184,11 @@ impl Reader {
             self.errors.push(FieldError::required(&at, words));
         }
         if schema.int_or_string && !word.is_empty() && place != Place::Nested {
-            self.errors.push(FieldError::invalid(&at, word, "must be empty if x-kubernetes-int-or-string is true"));
+            self.errors.push(FieldError::invalid(
+                &at,
+                word,
+                "must be empty if x-kubernetes-int-or-string is true",
+            ));
         }
     }
 
@@ -295,8 +299,7 @@ impl Reader {
             }
         }
         if json["not"].is_object() {
-            rules.not =
-                Some(Arc::new(self.node(&json["not"], &path.child("not"), Place::Nested, depth + 1)));
+            rules.not = Some(Arc::new(self.node(&json["not"], &path.child("not"), Place::Nested, depth + 1)));
         }
         for (index, rule) in json["x-kubernetes-validations"].as_array().into_iter().flatten().enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
