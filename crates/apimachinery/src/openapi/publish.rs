@@ -144,9 +144,9 @@ fn write_rules(rules: &Rules, old: bool, out: &mut Map<String, Value>) {
     {
         put(key, number.map(whole));
     }
-    put("exclusiveMinimum", rules.exclusive_minimum.then(|| json!(true)));
-    put("exclusiveMaximum", rules.exclusive_maximum.then(|| json!(true)));
-    put("uniqueItems", rules.unique_items.then(|| json!(true)));
+    put("exclusiveMinimum", rules.exclusive_minimum.then_some(Value::Bool(true)));
+    put("exclusiveMaximum", rules.exclusive_maximum.then_some(Value::Bool(true)));
+    put("uniqueItems", rules.unique_items.then_some(Value::Bool(true)));
     let list = |all: &[std::sync::Arc<Schema>]| {
         (!all.is_empty()).then(|| all.iter().map(|s| node(s, old)).collect::<Vec<_>>().into())
     };

@@ -251,9 +251,7 @@ impl Reader {
                 self.errors.push(FieldError::invalid(&at, key.to_string(), words));
             } else if !items.required.contains(key) && known.is_some_and(|k| k.default.is_none()) {
                 let at = path.child("items").child("properties").key(key).child("default");
-                let words = format!(
-                    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
-                );
+                let words = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
                 self.errors.push(FieldError::required(&at, words));
             }
         }
