@@ -86,7 +86,14 @@ impl Blobs {
     }
 
     /// Stores a stream; with `expected`, only if it has that digest.
-    pub(crate) fn copy(&self, from: impl Read, limit: u64, expected: Option<&Digest>, what: &str, claim: Claim<'_>) -> Result<(Digest, u64)> {
+    pub(crate) fn copy(
+        &self,
+        from: impl Read,
+        limit: u64,
+        expected: Option<&Digest>,
+        what: &str,
+        claim: Claim<'_>,
+    ) -> Result<(Digest, u64)> {
         let mut temp = self.temp()?;
         let mut reader = HashingReader::new(BufReader::new(from), limit);
         io::copy(&mut reader, &mut temp).doing(|| format!("copying {what}"))?;
@@ -94,7 +101,11 @@ impl Blobs {
         if let Some(expected) = expected
             && &digest != expected
         {
-            return Err(Error::DigestMismatch { what: what.to_owned(), expected: expected.to_string(), actual: digest.to_string() });
+            return Err(Error::DigestMismatch {
+                what: what.to_owned(),
+                expected: expected.to_string(),
+                actual: digest.to_string(),
+            });
         }
         claim(&digest)?;
         durable::persist(temp, &self.path(&digest))?;

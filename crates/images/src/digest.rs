@@ -23,7 +23,10 @@ impl Digest {
     pub fn parse(text: &str) -> Result<Digest> {
         match text.strip_prefix("sha256:") {
             Some(hex) if is_hex64(hex) => Ok(Digest(text.to_owned())),
-            _ => Err(Error::invalid(format!("digest \"{text}\""), "must be sha256: and 64 lower-case hexadecimal digits")),
+            _ => Err(Error::invalid(
+                format!("digest \"{text}\""),
+                "must be sha256: and 64 lower-case hexadecimal digits",
+            )),
         }
     }
 

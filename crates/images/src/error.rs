@@ -21,7 +21,9 @@ pub enum Error {
     #[error("\"{0}\" is the beginning of several image IDs; give more digits")]
     AmbiguousId(String),
     /// Content does not have the digest it was asked by.
-    #[error("{what}: expected {expected}, but the content is {actual}; it was damaged or altered on its way, nothing of it was kept")]
+    #[error(
+        "{what}: expected {expected}, but the content is {actual}; it was damaged or altered on its way, nothing of it was kept"
+    )]
     DigestMismatch {
         /// Which content.
         what: String,

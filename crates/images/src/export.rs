@@ -55,7 +55,8 @@ impl Images {
                 "mediaType": media_type["mediaType"].as_str().unwrap_or(manifest::OCI_MANIFEST),
                 "digest": digest, "size": bytes.len(),
             });
-            if let Some(reference) = Reference::parse(name).ok().filter(|r| self.get(&r.canonical()).is_ok()) {
+            if let Some(reference) = Reference::parse(name).ok().filter(|r| self.get(&r.canonical()).is_ok())
+            {
                 entry["annotations"] = json!({
                     "io.containerd.image.name": reference.canonical(),
                     "org.opencontainers.image.ref.name": reference.tag().unwrap_or("latest"),
@@ -86,9 +87,12 @@ impl Images {
                 archive.uncompressed(&self.store.blobs, &layer.digest, &layer_name)?;
                 layers.push(layer_name);
             }
-            let tag = Reference::parse(name).ok().filter(|r| r.tag().is_some() && self.get(&r.canonical()).is_ok());
+            let tag =
+                Reference::parse(name).ok().filter(|r| r.tag().is_some() && self.get(&r.canonical()).is_ok());
             // Docker shows names of its own hub without the registry.
-            let tag = tag.map(|r| r.canonical()).map(|t| t.strip_prefix("docker.io/library/").map(str::to_owned).unwrap_or(t));
+            let tag = tag
+                .map(|r| r.canonical())
+                .map(|t| t.strip_prefix("docker.io/library/").map(str::to_owned).unwrap_or(t));
             entries.push(json!({ "Config": config_name, "RepoTags": tag.into_iter().collect::<Vec<_>>(), "Layers": layers }));
         }
         archive.file("manifest.json", serde_json::Value::Array(entries).to_string().as_bytes())

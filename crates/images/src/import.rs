@@ -63,7 +63,12 @@ impl Images {
     pub fn import(&self, path: &Path, options: &ImportOptions) -> Result<Vec<Image>> {
         if let Some(config) = &options.rootfs {
             let file = File::open(path).at("opening", path)?;
-            return Ok(vec![self.import_rootfs(file, config.clone(), &options.tags, &path.display().to_string())?]);
+            return Ok(vec![self.import_rootfs(
+                file,
+                config.clone(),
+                &options.tags,
+                &path.display().to_string(),
+            )?]);
         }
         let names = options.tags.iter().map(|t| tag_name(t)).collect::<Result<Vec<_>>>()?;
         let lease = self.new_lease()?;
@@ -85,7 +90,13 @@ impl Images {
     ///
     /// # Errors
     /// When the archive is malformed or a name is not one.
-    pub fn import_rootfs(&self, archive: impl Read + Send, config: Value, tags: &[String], what: &str) -> Result<Image> {
+    pub fn import_rootfs(
+        &self,
+        archive: impl Read + Send,
+        config: Value,
+        tags: &[String],
+        what: &str,
+    ) -> Result<Image> {
         let names = tags.iter().map(|t| tag_name(t)).collect::<Result<Vec<_>>>()?;
         let lease = self.new_lease()?;
         let (layer, diff_id) = self.store_archive(archive, what, &lease)?;
@@ -128,13 +139,17 @@ impl Images {
             return Err(Error::invalid(what, "index.json names no image"));
         }
         // Several entries of one name for several platforms are one image.
-        let (images, mut own): (Vec<_>, Vec<_>) = if entries.iter().all(|e| e.platform.is_some() && e.annotations.is_none()) {
-            (vec![manifest::choose(&entries, &self.store.options.platform, &what)?.clone()], vec![None])
-        } else {
-            entries.iter().map(|e| (e.clone(), ref_name(e))).unzip()
-        };
+        let (images, mut own): (Vec<_>, Vec<_>) =
+            if entries.iter().all(|e| e.platform.is_some() && e.annotations.is_none()) {
+                (vec![manifest::choose(&entries, &self.store.options.platform, &what)?.clone()], vec![None])
+            } else {
+                entries.iter().map(|e| (e.clone(), ref_name(e))).unzip()
+            };
         if !names.is_empty() && images.len() > 1 {
-            return Err(Error::invalid(what, format!("holds {} images; import it without giving a name", images.len())));
+            return Err(Error::invalid(
+                what,
+                format!("holds {} images; import it without giving a name", images.len()),
+            ));
         }
         let mut imported = Vec::new();
         for (entry, own) in images.into_iter().zip(own.drain(..)) {
@@ -155,11 +170,25 @@ impl Images {
                 lease.hold(&self.store.index, [&layer.digest])?;
                 if self.store.blobs.size(&layer.digest) != Some(layer.size) {
                     let file = source.open(&blob_path(&layer.digest))?;
-                    self.store.blobs.copy(file, layer.size, Some(&layer.digest), &format!("layer {} of {what}", layer.digest), claim)?;
+                    self.store.blobs.copy(
+                        file,
+                        layer.size,
+                        Some(&layer.digest),
+                        &format!("layer {} of {what}", layer.digest),
+                        claim,
+                    )?;
                 }
             }
             let names = if names.is_empty() { own.into_iter().collect() } else { names.to_vec() };
-            imported.push(self.complete(&config, digest, bytes.len() as u64, &manifest.layers, &names, &what, lease)?);
+            imported.push(self.complete(
+                &config,
+                digest,
+                bytes.len() as u64,
+                &manifest.layers,
+                &names,
+                &what,
+                lease,
+            )?);
         }
         Ok(imported)
     }
@@ -167,17 +196,27 @@ impl Images {
     fn import_docker(&self, source: &Source, names: &[String], lease: &Lease) -> Result<Vec<Image>> {
         let what = source.shown.display().to_string();
         let bytes = source.document(Path::new("manifest.json"), MAX_MANIFEST)?;
-        let entries: Vec<DockerEntry> =
-            serde_json::from_slice(&bytes).map_err(|e| Error::invalid(&what, format!("manifest.json: {e}")))?;
+        let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::invalid(&what, format!("manifest.json: {e}")))?;
         if !names.is_empty() && entries.len() != 1 {
-            return Err(Error::invalid(what, format!("holds {} images; import it without giving a name", entries.len())));
+            return Err(Error::invalid(
+                what,
+                format!("holds {} images; import it without giving a name", entries.len()),
+            ));
         }
         let mut imported = Vec::new();
         for entry in entries {
             let config = source.document(&source.relative(&entry.config)?, MAX_DOCUMENT)?;
             let mut layers = Vec::new();
             for layer in &entry.layers {
-                layers.push(self.store_archive(source.open(&source.relative(layer)?)?, &format!("{layer} in {what}"), lease)?.0);
+                layers.push(
+                    self.store_archive(
+                        source.open(&source.relative(layer)?)?,
+                        &format!("{layer} in {what}"),
+                        lease,
+                    )?
+                    .0,
+                );
             }
             let own = || entry.repo_tags.iter().flatten().map(|t| tag_name(t)).collect::<Result<Vec<_>>>();
             let names = if names.is_empty() { own()? } else { names.to_vec() };
@@ -187,13 +226,19 @@ impl Images {
     }
 
     /// Stores an archive as a zstd layer; gives its descriptor and diffID.
-    fn store_archive(&self, archive: impl Read + Send, what: &str, lease: &Lease) -> Result<(Descriptor, Digest)> {
+    fn store_archive(
+        &self,
+        archive: impl Read + Send,
+        what: &str,
+        lease: &Lease,
+    ) -> Result<(Descriptor, Digest)> {
         let (stream, _) = decompress(BufReader::new(archive)).doing(|| format!("reading {what}"))?;
         let mut diff_id = None;
         let claim: Claim<'_> = &|digest| lease.hold(&self.store.index, [digest]);
         let write = |to| {
             let mut reader = HashingReader::new(stream, self.store.options.limits.bytes);
-            let mut compressor = Compressor::new(to, Compression::Zstd).doing(|| format!("packing {what}"))?;
+            let mut compressor =
+                Compressor::new(to, Compression::Zstd).doing(|| format!("packing {what}"))?;
             std::io::copy(&mut reader, &mut compressor).doing(|| format!("packing {what}"))?;
             diff_id = Some(reader.finish().doing(|| format!("reading {what}"))?.0);
             compressor.finish().doing(|| format!("packing {what}"))
@@ -206,7 +251,14 @@ impl Images {
     }
 
     /// Enters an image whose layers are in the store under a manifest of our own.
-    fn enter(&self, config: &[u8], layers: Vec<Descriptor>, names: &[String], what: &str, lease: &Lease) -> Result<Image> {
+    fn enter(
+        &self,
+        config: &[u8],
+        layers: Vec<Descriptor>,
+        names: &[String],
+        what: &str,
+        lease: &Lease,
+    ) -> Result<Image> {
         let id = Digest::of(config);
         let descriptor = Descriptor {
             media_type: manifest::OCI_CONFIG.to_owned(),
@@ -235,7 +287,10 @@ impl Images {
         let id = self.store.blobs.put(config, &|digest| lease.hold(&self.store.index, [digest]))?;
         let (_, diff_ids) = manifest::parse_config(config, what)?;
         if diff_ids.len() != layers.len() {
-            return Err(Error::invalid(what, format!("its config names {} layers and its manifest {}", diff_ids.len(), layers.len())));
+            return Err(Error::invalid(
+                what,
+                format!("its config names {} layers and its manifest {}", diff_ids.len(), layers.len()),
+            ));
         }
         lease.hold(&self.store.index, &diff_ids)?;
         let queue = Mutex::new(layers.iter().zip(&diff_ids).collect::<Vec<_>>());
@@ -250,7 +305,9 @@ impl Images {
                         let lock = self.store.busy(diff_id);
                         let _turn = lock.blocking_lock();
                         let what = format!("layer {} of {what}", layer.digest);
-                        if let Err(error) = self.unpack_layer(&layer.digest, &layer.media_type, diff_id, &what) {
+                        if let Err(error) =
+                            self.unpack_layer(&layer.digest, &layer.media_type, diff_id, &what)
+                        {
                             *failure.lock() = Some(error);
                             queue.lock().clear();
                         }
@@ -283,15 +340,22 @@ impl Source {
     }
 
     fn relative(&self, path: &str) -> Result<PathBuf> {
-        crate::layer::beneath::clean(path.as_bytes())
-            .ok_or_else(|| Error::invalid(self.shown.display().to_string(), format!("names the file \"{path}\" outside of it")))
+        crate::layer::beneath::clean(path.as_bytes()).ok_or_else(|| {
+            Error::invalid(
+                self.shown.display().to_string(),
+                format!("names the file \"{path}\" outside of it"),
+            )
+        })
     }
 
     fn document(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path)?.take(most + 1).read_to_end(&mut bytes).at("reading", path)?;
         if bytes.len() as u64 > most {
-            return Err(Error::Limit { what: format!("{} in {}", path.display(), self.shown.display()), limit: format!("{most} bytes") });
+            return Err(Error::Limit {
+                what: format!("{} in {}", path.display(), self.shown.display()),
+                limit: format!("{most} bytes"),
+            });
         }
         Ok(bytes)
     }
@@ -302,7 +366,11 @@ impl Source {
         let actual = Digest::of(&bytes);
         if actual != descriptor.digest {
             let what = format!("a blob of {}", self.shown.display());
-            return Err(Error::DigestMismatch { what, expected: descriptor.digest.to_string(), actual: actual.to_string() });
+            return Err(Error::DigestMismatch {
+                what,
+                expected: descriptor.digest.to_string(),
+                actual: actual.to_string(),
+            });
         }
         Ok(bytes)
     }
@@ -316,6 +384,7 @@ fn blob_path(digest: &Digest) -> PathBuf {
 fn ref_name(entry: &Descriptor) -> Option<String> {
     let annotations = entry.annotations.as_ref()?;
     let text = |key: &str| annotations.get(key).and_then(Value::as_str);
-    let name = text("io.containerd.image.name").or_else(|| text("org.opencontainers.image.ref.name").filter(|n| n.contains([':', '/'])))?;
+    let name = text("io.containerd.image.name")
+        .or_else(|| text("org.opencontainers.image.ref.name").filter(|n| n.contains([':', '/'])))?;
     tag_name(name).ok()
 }

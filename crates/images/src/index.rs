@@ -122,9 +122,12 @@ impl IndexFile {
     /// The current content, from memory unless the file was replaced.
     pub(crate) fn read(&self) -> Result<Arc<Index>> {
         let stamp = match fs::metadata(&self.path) {
-            Ok(meta) => {
-                Stamp { inode: meta.ino(), seconds: meta.mtime(), nanoseconds: meta.mtime_nsec(), size: meta.size() }
-            }
+            Ok(meta) => Stamp {
+                inode: meta.ino(),
+                seconds: meta.mtime(),
+                nanoseconds: meta.mtime_nsec(),
+                size: meta.size(),
+            },
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Arc::default()),
             Err(e) => return Err(e).at("reading", &self.path),
         };
@@ -135,12 +138,19 @@ impl IndexFile {
             return Ok(index.clone());
         }
         let bytes = fs::read(&self.path).at("reading", &self.path)?;
-        let index: Index = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::invalid(format!("the image index {}", self.path.display()), format!("{e}; move it away to start afresh")))?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(|e| {
+            Error::invalid(
+                format!("the image index {}", self.path.display()),
+                format!("{e}; move it away to start afresh"),
+            )
+        })?;
         if index.version > VERSION {
             return Err(Error::invalid(
                 format!("the image index {}", self.path.display()),
-                format!("was written by a newer version (format {}, this one knows {VERSION})", index.version),
+                format!(
+                    "was written by a newer version (format {}, this one knows {VERSION})",
+                    index.version
+                ),
             ));
         }
         let index = Arc::new(index);
@@ -155,7 +165,11 @@ impl IndexFile {
     }
 
     /// Changes the index while the caller holds the lock.
-    pub(crate) fn update_locked<T>(&self, _: &Locked, change: impl FnOnce(&mut Index) -> Result<T>) -> Result<T> {
+    pub(crate) fn update_locked<T>(
+        &self,
+        _: &Locked,
+        change: impl FnOnce(&mut Index) -> Result<T>,
+    ) -> Result<T> {
         let mut index = (*self.read()?).clone();
         let result = change(&mut index)?;
         index.version = VERSION;

@@ -122,7 +122,8 @@ impl Store {
             // A folder that no index knows: left by an interrupted run, or just made by another process. Ours is
             // certainly complete; the other goes with the work folder.
             Err(rustix::io::Errno::EXIST) if self.ready_layer(diff_id)?.is_none() => {
-                renameat_with(CWD, &work.path, CWD, &place, RenameFlags::EXCHANGE).at("renaming into", &place)?;
+                renameat_with(CWD, &work.path, CWD, &place, RenameFlags::EXCHANGE)
+                    .at("renaming into", &place)?;
             }
             Err(rustix::io::Errno::EXIST) => return Ok(()),
             result => result.at("renaming into", &place)?,
@@ -141,7 +142,11 @@ impl Images {
         let dir = self.store.dir.join("work");
         // Locked before anyone who collects rubbish can see it.
         let _locked = self.store.index.lock()?;
-        let path = tempfile::Builder::new().prefix("work-").tempdir_in(&dir).at("creating a folder in", &dir)?.keep();
+        let path = tempfile::Builder::new()
+            .prefix("work-")
+            .tempdir_in(&dir)
+            .at("creating a folder in", &dir)?
+            .keep();
         // The root of the topmost layer is the root of the container.
         fs::set_permissions(&path, Permissions::from_mode(0o755)).at("changing the mode of", &path)?;
         let lock = File::open(&path).at("opening", &path)?;
@@ -150,14 +155,21 @@ impl Images {
     }
 
     /// Unpacks a layer from its blob, unless it is there. The caller holds both digests and the diffID's `busy` lock.
-    pub(crate) fn unpack_layer(&self, blob: &Digest, media_type: &str, diff_id: &Digest, what: &str) -> Result<()> {
+    pub(crate) fn unpack_layer(
+        &self,
+        blob: &Digest,
+        media_type: &str,
+        diff_id: &Digest,
+        what: &str,
+    ) -> Result<()> {
         if self.store.ready_layer(diff_id)?.is_some() {
             return Ok(());
         }
         let work = self.work_dir()?;
         let file = self.store.blobs.open_blob(blob)?;
         let size = file.metadata().at("reading", &self.store.blobs.path(blob))?.len();
-        let unpacked = unpack(file, Some(size), work.path(), what, &self.store.options.limits, Whiteouts::Convert)?;
+        let unpacked =
+            unpack(file, Some(size), work.path(), what, &self.store.options.limits, Whiteouts::Convert)?;
         if &unpacked.diff_id != diff_id {
             return Err(Error::DigestMismatch {
                 what: format!("{what}, uncompressed"),
@@ -252,7 +264,8 @@ impl Images {
             platform: None,
             annotations: None,
         };
-        let layers: Vec<_> = new.layers.iter().map(|l| descriptor(&l.media_type, &l.digest, l.size)).collect();
+        let layers: Vec<_> =
+            new.layers.iter().map(|l| descriptor(&l.media_type, &l.digest, l.size)).collect();
         let document = manifest::encode(&descriptor(manifest::OCI_CONFIG, &id, bytes.len() as u64), &layers)?;
         let manifest = self.store.blobs.put(&document, claim)?;
         let record = ImageRecord {
@@ -274,7 +287,10 @@ impl Images {
         self.store.index.update(|index| {
             for layer in &record.layers {
                 if !self.store.layer_path(layer).is_dir() {
-                    return Err(Error::invalid(format!("image {id}"), format!("its layer {layer} is not there; pull or build it again")));
+                    return Err(Error::invalid(
+                        format!("image {id}"),
+                        format!("its layer {layer} is not there; pull or build it again"),
+                    ));
                 }
             }
             for (diff_id, layer) in &fresh {
@@ -307,7 +323,13 @@ impl Images {
                     return Ok(None);
                 }
                 let path = self.store.layer_path(&diff_id);
-                Some(Layer { diff_id, digest: layer.blob, size: layer.size, media_type: layer.media_type, path })
+                Some(Layer {
+                    diff_id,
+                    digest: layer.blob,
+                    size: layer.size,
+                    media_type: layer.media_type,
+                    path,
+                })
             }
         };
         Ok(Some(Cached { layer, note: record.note }))
@@ -319,7 +341,11 @@ impl Images {
     /// When the index cannot be written.
     pub fn remember(&self, key: &str, layer: Option<&Layer>, note: serde_json::Value) -> Result<()> {
         let fresh = layer.and_then(|l| self.store.fresh.lock().get(&l.diff_id).cloned());
-        let record = CacheRecord { layer: layer.map(|l| l.diff_id.clone()), note, used: chrono::Utc::now().timestamp() };
+        let record = CacheRecord {
+            layer: layer.map(|l| l.diff_id.clone()),
+            note,
+            used: chrono::Utc::now().timestamp(),
+        };
         self.store.index.update(|index| {
             if let (Some(layer), Some(fresh)) = (layer, fresh) {
                 index.layers.entry(layer.diff_id.clone()).or_insert(fresh);
@@ -354,9 +380,13 @@ impl Images {
             let mut beneath = Beneath::open(&path).at("opening", &path)?;
             for implied in &fresh.implied {
                 let below = record.layers[..i].iter().rev().map(|l| self.store.layer_path(l).join(implied));
-                let Some(meta) = below.filter_map(|p| fs::symlink_metadata(p).ok()).find(|m| m.is_dir()) else { continue };
+                let Some(meta) = below.filter_map(|p| fs::symlink_metadata(p).ok()).find(|m| m.is_dir())
+                else {
+                    continue;
+                };
                 let Ok(folder) = beneath.folder(implied) else { continue };
-                let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid()), rustix::fs::Gid::from_raw(meta.gid()));
+                let (uid, gid) =
+                    (rustix::fs::Uid::from_raw(meta.uid()), rustix::fs::Gid::from_raw(meta.gid()));
                 rustix::fs::fchown(&*folder, Some(uid), Some(gid)).at("changing the owner of", implied)?;
                 rustix::fs::fchmod(&*folder, rustix::fs::Mode::from_raw_mode(meta.mode() & 0o7777))
                     .at("changing the mode of", implied)?;
@@ -401,7 +431,8 @@ impl Images {
     pub(crate) fn recover(&self) -> Result<()> {
         let lost: Vec<_> = {
             let index = self.store.index.read()?;
-            let other_boot = |l: &LayerRecord| l.unsettled.as_ref().is_some_and(|boot| *boot != self.store.boot);
+            let other_boot =
+                |l: &LayerRecord| l.unsettled.as_ref().is_some_and(|boot| *boot != self.store.boot);
             index.layers.iter().filter(|(_, l)| other_boot(l)).map(|(d, l)| (d.clone(), l.clone())).collect()
         };
         if lost.is_empty() {
@@ -416,7 +447,9 @@ impl Images {
             Ok(())
         })?;
         for (diff_id, layer) in &lost {
-            if let Err(error) = self.unpack_layer(&layer.blob, &layer.media_type, diff_id, &format!("layer {diff_id}")) {
+            if let Err(error) =
+                self.unpack_layer(&layer.blob, &layer.media_type, diff_id, &format!("layer {diff_id}"))
+            {
                 tracing::warn!(%diff_id, %error, "a layer was lost in a power cut and cannot be unpacked again; pull the image");
             }
         }

@@ -42,7 +42,11 @@ impl Lease {
     }
 
     /// From now on these (blobs, diffIDs) stay, if they are there.
-    pub(crate) fn hold<'a>(&self, index: &IndexFile, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
+    pub(crate) fn hold<'a>(
+        &self,
+        index: &IndexFile,
+        digests: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<()> {
         let text: String = digests.into_iter().map(|d| format!("{d}\n")).collect();
         let _locked = index.lock()?;
         (&self.file).write_all(text.as_bytes()).at("writing", &self.path)

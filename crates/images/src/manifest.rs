@@ -67,8 +67,11 @@ impl Platform {
             "aarch64" => "arm64",
             other => other,
         };
-        (parts.next().is_none() && !os.is_empty() && !architecture.is_empty())
-            .then(|| Platform { os: os.into(), architecture: architecture.into(), variant })
+        (parts.next().is_none() && !os.is_empty() && !architecture.is_empty()).then(|| Platform {
+            os: os.into(),
+            architecture: architecture.into(),
+            variant,
+        })
     }
 
     fn runs(&self, offered: &Platform) -> bool {
@@ -104,13 +107,16 @@ pub(crate) enum Document {
 /// Parses a manifest or index; `served` is the media type it came with, if any.
 pub(crate) fn parse(bytes: &[u8], served: Option<&str>, what: &str) -> Result<Document> {
     let fail = |why: String| Error::invalid(what, why);
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| fail(format!("the manifest is not JSON: {e}")))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|e| fail(format!("the manifest is not JSON: {e}")))?;
     let has = |key| value.get(key).is_some_and(|v| !v.is_null());
     if has("manifests") && (has("layers") || has("config") || has("fsLayers")) {
         return Err(fail("the manifest is ambiguous: it claims to be an image and an index at once".into()));
     }
     if value.get("schemaVersion").and_then(Value::as_u64) != Some(2) {
-        return Err(fail("the manifest is not of schema version 2; push the image again with a current tool".into()));
+        return Err(fail(
+            "the manifest is not of schema version 2; push the image again with a current tool".into(),
+        ));
     }
     let own = value.get("mediaType").and_then(Value::as_str);
     let index = has("manifests");
@@ -120,17 +126,23 @@ pub(crate) fn parse(bytes: &[u8], served: Option<&str>, what: &str) -> Result<Do
             return Err(fail(format!("the manifest has the unknown media type {media_type}")));
         }
         if says_index != index {
-            return Err(fail(format!("the manifest is ambiguous: it is called {media_type}, and its content is something else")));
+            return Err(fail(format!(
+                "the manifest is ambiguous: it is called {media_type}, and its content is something else"
+            )));
         }
     }
     let part = |key: &str| value.get(key).cloned().unwrap_or(Value::Null);
-    let parse = |key: &str| serde_json::from_value(part(key)).map_err(|e| fail(format!("the manifest's {key}: {e}")));
+    let parse =
+        |key: &str| serde_json::from_value(part(key)).map_err(|e| fail(format!("the manifest's {key}: {e}")));
     if index {
         return Ok(Document::Index(parse("manifests")?));
     }
     let layers: Vec<Descriptor> = parse("layers")?;
     if layers.len() > MAX_LAYERS {
-        return Err(Error::Limit { what: format!("{what} has too many layers"), limit: format!("{MAX_LAYERS} layers") });
+        return Err(Error::Limit {
+            what: format!("{what} has too many layers"),
+            limit: format!("{MAX_LAYERS} layers"),
+        });
     }
     let config: Descriptor =
         serde_json::from_value(part("config")).map_err(|e| fail(format!("the manifest's config: {e}")))?;
@@ -138,7 +150,11 @@ pub(crate) fn parse(bytes: &[u8], served: Option<&str>, what: &str) -> Result<Do
 }
 
 /// The entry of an index that runs on `platform`.
-pub(crate) fn choose<'a>(entries: &'a [Descriptor], platform: &Platform, what: &str) -> Result<&'a Descriptor> {
+pub(crate) fn choose<'a>(
+    entries: &'a [Descriptor],
+    platform: &Platform,
+    what: &str,
+) -> Result<&'a Descriptor> {
     let images = || entries.iter().filter(|d| d.platform.as_ref().is_none_or(|p| p.os != "unknown"));
     images()
         .find(|d| d.platform.as_ref().is_some_and(|p| platform.runs(p)))
@@ -147,7 +163,8 @@ pub(crate) fn choose<'a>(entries: &'a [Descriptor], platform: &Platform, what: &
             _ => None,
         })
         .ok_or_else(|| {
-            let offered: Vec<_> = images().filter_map(|d| d.platform.as_ref()).map(Platform::to_string).collect();
+            let offered: Vec<_> =
+                images().filter_map(|d| d.platform.as_ref()).map(Platform::to_string).collect();
             Error::invalid(what, format!("there is no image for {platform}, only for {}", offered.join(", ")))
         })
 }
@@ -161,7 +178,10 @@ pub(crate) fn encode(config: &Descriptor, layers: &[Descriptor]) -> Result<Vec<u
 }
 
 /// The config in `oci_spec`'s types, and its diffIDs. Docker writes `null` where the specification wants absence.
-pub(crate) fn parse_config(bytes: &[u8], what: &str) -> Result<(oci_spec::image::ImageConfiguration, Vec<Digest>)> {
+pub(crate) fn parse_config(
+    bytes: &[u8],
+    what: &str,
+) -> Result<(oci_spec::image::ImageConfiguration, Vec<Digest>)> {
     let fail = |e: serde_json::Error| Error::invalid(what, format!("the image config: {e}"));
     let mut value: Value = serde_json::from_slice(bytes).map_err(fail)?;
     if let Some(object) = value.as_object_mut() {
@@ -210,7 +230,9 @@ mod tests {
             {{"digest":"{}","size":1,"platform":{{"os":"linux","architecture":"arm64"}}}},
             {{"digest":"{}","size":1,"platform":{{"os":"linux","architecture":"amd64"}}}},
             {{"digest":"{}","size":1,"platform":{{"os":"unknown","architecture":"unknown"}}}}]}}"#,
-            digest("a"), digest("b"), digest("c")
+            digest("a"),
+            digest("b"),
+            digest("c")
         );
         let Document::Index(entries) = parsed(&text).unwrap() else { panic!("an index") };
         let amd64 = Platform::parse("linux/amd64").unwrap();
@@ -223,10 +245,16 @@ mod tests {
     #[test]
     fn sizes_and_digests_that_are_none_are_refused() {
         for bad in [r#""size":-1"#, r#""size":1.5"#, r#""size":"1""#] {
-            let text = format!(r#"{{"schemaVersion":2,"config":{{"digest":"sha256:{}",{bad}}},"layers":[]}}"#, "a".repeat(64));
+            let text = format!(
+                r#"{{"schemaVersion":2,"config":{{"digest":"sha256:{}",{bad}}},"layers":[]}}"#,
+                "a".repeat(64)
+            );
             assert!(parsed(&text).is_err());
         }
-        assert!(parsed(r#"{"schemaVersion":2,"config":{"digest":"sha256:../../x","size":1},"layers":[]}"#).is_err());
+        assert!(
+            parsed(r#"{"schemaVersion":2,"config":{"digest":"sha256:../../x","size":1},"layers":[]}"#)
+                .is_err()
+        );
         assert!(parsed(r#"{"schemaVersion":1}"#).unwrap_err().to_string().contains("push the image again"));
     }
 }

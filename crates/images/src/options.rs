@@ -19,7 +19,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { limits: Limits::default(), registries: Registries::default(), platform: Platform::host(), parallel: 4 }
+        Options {
+            limits: Limits::default(),
+            registries: Registries::default(),
+            platform: Platform::host(),
+            parallel: 4,
+        }
     }
 }
 

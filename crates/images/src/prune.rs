@@ -52,7 +52,8 @@ impl Images {
                 .keep();
             let gone_layers = store.index.update_locked(&locked, |index| {
                 if let Some(age) = unused_cache {
-                    let oldest = chrono::Utc::now().timestamp() - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+                    let oldest =
+                        chrono::Utc::now().timestamp() - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
                     let before = index.cache.len();
                     index.cache.retain(|_, c| c.used > oldest);
                     pruned.cache = before - index.cache.len();
@@ -60,7 +61,11 @@ impl Images {
                 let mut wanted = held.clone();
                 wanted.extend(index.images.values().flat_map(|i| i.layers.iter().cloned()));
                 wanted.extend(index.cache.values().filter_map(|c| c.layer.clone()));
-                Ok(index.layers.extract_if(.., |d, _| !wanted.contains(d)).map(|(d, _)| d).collect::<Vec<_>>())
+                Ok(index
+                    .layers
+                    .extract_if(.., |d, _| !wanted.contains(d))
+                    .map(|(d, _)| d)
+                    .collect::<Vec<_>>())
             })?;
             pruned.layers = gone_layers.len();
             let index = store.index.read()?;
@@ -78,8 +83,11 @@ impl Images {
             let layers = store.dir.join("layers");
             for entry in fs::read_dir(&layers).at("reading", &layers)? {
                 let entry = entry.at("reading", &layers)?;
-                let digest = entry.file_name().to_str().and_then(|n| Digest::parse(&format!("sha256:{n}")).ok());
-                let wanted = digest.is_some_and(|d| index.layers.contains_key(&d) || held.contains(&d) || fresh.contains(&d));
+                let digest =
+                    entry.file_name().to_str().and_then(|n| Digest::parse(&format!("sha256:{n}")).ok());
+                let wanted = digest.is_some_and(|d| {
+                    index.layers.contains_key(&d) || held.contains(&d) || fresh.contains(&d)
+                });
                 if !wanted {
                     move_away(&entry.path(), &trash)?;
                 }
@@ -110,8 +118,10 @@ fn abandoned_downloads(ingest: &Path, held: &BTreeSet<Digest>, trash: &Path) -> 
         let entry = entry.at("reading", ingest)?;
         let Ok(meta) = entry.metadata() else { continue };
         let name = entry.file_name().to_string_lossy().into_owned();
-        let age = meta.modified().ok().and_then(|m| SystemTime::now().duration_since(m).ok()).unwrap_or_default();
-        let abandoned = match name.strip_suffix(".partial").map(|hex| Digest::parse(&format!("sha256:{hex}"))) {
+        let age =
+            meta.modified().ok().and_then(|m| SystemTime::now().duration_since(m).ok()).unwrap_or_default();
+        let abandoned = match name.strip_suffix(".partial").map(|hex| Digest::parse(&format!("sha256:{hex}")))
+        {
             Some(Ok(digest)) => !held.contains(&digest) && age > ABANDONED_DOWNLOAD,
             _ => age > ABANDONED_FILE,
         };

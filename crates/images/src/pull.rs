@@ -49,7 +49,13 @@ impl Images {
     ///
     /// # Errors
     /// Each names the registry and the next step; see [`Error`].
-    pub async fn pull(&self, reference: &str, credentials: Option<&Credentials>, policy: PullPolicy, progress: &dyn Progress) -> Result<Image> {
+    pub async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&Credentials>,
+        policy: PullPolicy,
+        progress: &dyn Progress,
+    ) -> Result<Image> {
         let reference = Reference::parse(reference)?;
         if policy != PullPolicy::Always {
             match self.get(&reference.canonical()) {
@@ -72,7 +78,12 @@ impl Images {
         Err(failure.unwrap_or_else(|| Error::NotFound(reference.to_string())))
     }
 
-    async fn pull_from(&self, session: &Session<'_>, reference: &Reference, progress: &dyn Progress) -> Result<Image> {
+    async fn pull_from(
+        &self,
+        session: &Session<'_>,
+        reference: &Reference,
+        progress: &dyn Progress,
+    ) -> Result<Image> {
         let lease = self.new_lease()?;
         let what = reference.to_string();
         let (bytes, document) = self.fetch_manifest(session, reference.target(), &what).await?;
@@ -83,16 +94,23 @@ impl Images {
                 let entry = manifest::choose(&entries, &self.store.options.platform, &what)?;
                 match self.fetch_manifest(session, entry.digest.as_str(), &what).await? {
                     (bytes, Document::Manifest(manifest)) => (bytes, manifest),
-                    (_, Document::Index(_)) => return Err(Error::invalid(what, "an index within an index is not supported")),
+                    (_, Document::Index(_)) => {
+                        return Err(Error::invalid(what, "an index within an index is not supported"));
+                    }
                 }
             }
         };
         let digest = Digest::of(&manifest_bytes);
         let layers = manifest.layers.iter().map(|l| (l.digest.clone(), l.size)).collect();
         progress.event(Event::Resolved { manifest: digest.clone(), layers });
-        lease.hold(&self.store.index, manifest.layers.iter().map(|l| &l.digest).chain([&digest, &manifest.config.digest]))?;
+        lease.hold(
+            &self.store.index,
+            manifest.layers.iter().map(|l| &l.digest).chain([&digest, &manifest.config.digest]),
+        )?;
         self.store.blobs.put(&manifest_bytes, &|_| Ok(()))?;
-        let (id, record) = self.fetch_image(session, &manifest, manifest_bytes.len() as u64, digest, &lease, &what, progress).await?;
+        let (id, record) = self
+            .fetch_image(session, &manifest, manifest_bytes.len() as u64, digest, &lease, &what, progress)
+            .await?;
         let mut names = vec![reference.with_digest(&target)];
         if reference.digest().is_none() {
             names.push(reference.canonical());
@@ -112,18 +130,27 @@ impl Images {
         progress: &dyn Progress,
     ) -> Result<(Digest, ImageRecord)> {
         if manifest.config.size > MAX_DOCUMENT {
-            return Err(Error::Limit { what: format!("{what} has too large a config"), limit: format!("{MAX_DOCUMENT} bytes") });
+            return Err(Error::Limit {
+                what: format!("{what} has too large a config"),
+                limit: format!("{MAX_DOCUMENT} bytes"),
+            });
         }
         self.fetch_blob(session, &manifest.config, &()).await?;
         let id = manifest.config.digest.clone();
         let (_, diff_ids) = manifest::parse_config(&self.store.blobs.document(&id)?, what)?;
         if diff_ids.len() != manifest.layers.len() {
-            let why = format!("its config names {} layers and its manifest {}", diff_ids.len(), manifest.layers.len());
+            let why = format!(
+                "its config names {} layers and its manifest {}",
+                diff_ids.len(),
+                manifest.layers.len()
+            );
             return Err(Error::invalid(what, why));
         }
         lease.hold(&self.store.index, &diff_ids)?;
         futures::stream::iter(manifest.layers.iter().zip(&diff_ids).map(Ok))
-            .try_for_each_concurrent(self.store.options.parallel.max(1), |(layer, diff_id)| self.fetch_layer(session, layer, diff_id, what, progress))
+            .try_for_each_concurrent(self.store.options.parallel.max(1), |(layer, diff_id)| {
+                self.fetch_layer(session, layer, diff_id, what, progress)
+            })
             .await?;
         let record = ImageRecord {
             manifest: digest,
@@ -134,13 +161,21 @@ impl Images {
         Ok((id, record))
     }
 
-    async fn fetch_layer(&self, session: &Session<'_>, layer: &Descriptor, diff_id: &Digest, what: &str, progress: &dyn Progress) -> Result<()> {
+    async fn fetch_layer(
+        &self,
+        session: &Session<'_>,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        what: &str,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         self.fetch_blob(session, layer, progress).await?;
         let lock = self.store.busy(diff_id);
         let _turn = lock.lock().await;
         if self.store.ready_layer(diff_id)?.is_none() {
             progress.event(Event::Unpacking(layer.digest.clone()));
-            let (images, blob, media_type, diff_id) = (self.clone(), layer.digest.clone(), layer.media_type.clone(), diff_id.clone());
+            let (images, blob, media_type, diff_id) =
+                (self.clone(), layer.digest.clone(), layer.media_type.clone(), diff_id.clone());
             let what = format!("layer {} of {what}", layer.digest);
             tokio::task::spawn_blocking(move || images.unpack_layer(&blob, &media_type, &diff_id, &what))
                 .await
@@ -150,10 +185,19 @@ impl Images {
         Ok(())
     }
 
-    async fn fetch_manifest(&self, session: &Session<'_>, target: &str, what: &str) -> Result<(Vec<u8>, Document)> {
+    async fn fetch_manifest(
+        &self,
+        session: &Session<'_>,
+        target: &str,
+        what: &str,
+    ) -> Result<(Vec<u8>, Document)> {
         let mut request = Request::new(Method::GET, session.url(&format!("manifests/{target}"))?);
-        let accept = [manifest::OCI_INDEX, manifest::DOCKER_LIST, manifest::OCI_MANIFEST, manifest::DOCKER_MANIFEST].join(", ");
-        request.headers.insert(ACCEPT, HeaderValue::from_str(&accept).map_err(|e| session.fail(e.to_string()))?);
+        let accept =
+            [manifest::OCI_INDEX, manifest::DOCKER_LIST, manifest::OCI_MANIFEST, manifest::DOCKER_MANIFEST]
+                .join(", ");
+        request
+            .headers
+            .insert(ACCEPT, HeaderValue::from_str(&accept).map_err(|e| session.fail(e.to_string()))?);
         let response = session.send(request).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Err(Error::Missing { registry: session.registry.clone(), what: what.to_owned() });
@@ -162,8 +206,10 @@ impl Images {
             let why = session.words(response).await;
             return Err(session.fail(format!("{what}: {why}")));
         }
-        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let media_type = header(CONTENT_TYPE.as_str()).map(|t| t.split(';').next().unwrap_or_default().trim().to_owned());
+        let header =
+            |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let media_type =
+            header(CONTENT_TYPE.as_str()).map(|t| t.split(';').next().unwrap_or_default().trim().to_owned());
         let claimed = header("docker-content-digest").filter(|d| d.starts_with("sha256:"));
         let bytes = session.body(response, MAX_MANIFEST as usize).await?;
         let actual = Digest::of(&bytes);
@@ -171,14 +217,23 @@ impl Images {
         if let Some(expected) = expected
             && expected != actual.as_str()
         {
-            return Err(Error::DigestMismatch { what: format!("the manifest of {what}"), expected, actual: actual.to_string() });
+            return Err(Error::DigestMismatch {
+                what: format!("the manifest of {what}"),
+                expected,
+                actual: actual.to_string(),
+            });
         }
         let document = manifest::parse(&bytes, media_type.as_deref(), what)?;
         Ok((bytes, document))
     }
 
     /// Brings a blob into the store. The caller's lease holds it.
-    async fn fetch_blob(&self, session: &Session<'_>, blob: &Descriptor, progress: &dyn Progress) -> Result<()> {
+    async fn fetch_blob(
+        &self,
+        session: &Session<'_>,
+        blob: &Descriptor,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let lock = self.store.busy(&blob.digest);
         let _turn = lock.lock().await;
         if self.store.blobs.size(&blob.digest) == Some(blob.size) {
@@ -186,7 +241,9 @@ impl Images {
             return Ok(());
         }
         let mut path = self.store.blobs.partial(&blob.digest);
-        let open = |path: &Path| File::options().create(true).truncate(false).read(true).write(true).open(path).at("opening", path);
+        let open = |path: &Path| {
+            File::options().create(true).truncate(false).read(true).write(true).open(path).at("opening", path)
+        };
         let mut file = open(&path)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             // Another process downloads it; neither waits for the other.
@@ -204,12 +261,17 @@ impl Images {
                     let _ = fs::remove_file(&path);
                     return Err(error);
                 }
-                Err(error) => progress.event(Event::Retrying { blob: blob.digest.clone(), why: error.to_string() }),
+                Err(error) => {
+                    progress.event(Event::Retrying { blob: blob.digest.clone(), why: error.to_string() })
+                }
             }
             breaks += 1;
             idle = if download.done > before { 0 } else { idle + 1 };
             if breaks >= BREAKS || idle >= IDLE_BREAKS {
-                let why = format!("the download of {} broke {breaks} times, {} of {} bytes are kept; try again later", blob.digest, download.done, blob.size);
+                let why = format!(
+                    "the download of {} broke {breaks} times, {} of {} bytes are kept; try again later",
+                    blob.digest, download.done, blob.size
+                );
                 return Err(session.fail(why));
             }
             tokio::time::sleep(Duration::from_millis(50 << idle.min(6))).await;
@@ -270,10 +332,17 @@ impl Download {
     }
 
     /// One request for what is missing.
-    async fn more(&mut self, session: &Session<'_>, blob: &Descriptor, path: &Path, progress: &dyn Progress) -> Result<()> {
+    async fn more(
+        &mut self,
+        session: &Session<'_>,
+        blob: &Descriptor,
+        path: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let mut request = Request::new(Method::GET, session.url(&format!("blobs/{}", blob.digest))?);
         if self.done > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={}-", self.done)).map_err(|e| session.fail(e.to_string()))?;
+            let range = HeaderValue::from_str(&format!("bytes={}-", self.done))
+                .map_err(|e| session.fail(e.to_string()))?;
             request.headers.insert(RANGE, range);
         }
         let response = session.send(request).await?;
@@ -282,13 +351,21 @@ impl Download {
             StatusCode::OK => {}
             StatusCode::PARTIAL_CONTENT => {
                 let start = format!("bytes {}-", self.done);
-                if !response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).is_some_and(|r| r.starts_with(&start)) {
+                if !response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|v| v.to_str().ok())
+                    .is_some_and(|r| r.starts_with(&start))
+                {
                     return self.restart(path);
                 }
             }
             StatusCode::RANGE_NOT_SATISFIABLE => return self.restart(path),
             StatusCode::NOT_FOUND => {
-                return Err(Error::Missing { registry: session.registry.clone(), what: format!("blob {} of {}", blob.digest, session.path) });
+                return Err(Error::Missing {
+                    registry: session.registry.clone(),
+                    what: format!("blob {} of {}", blob.digest, session.path),
+                });
             }
             _ => return Err(session.fail(session.words(response).await)),
         }
@@ -296,7 +373,10 @@ impl Download {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|e| session.fail(crate::registry::way(&e)))?;
             if self.done + chunk.len() as u64 > blob.size {
-                return Err(Error::invalid(format!("blob {} from {}", blob.digest, session.registry), format!("is longer than the {} bytes that the manifest says", blob.size)));
+                return Err(Error::invalid(
+                    format!("blob {} from {}", blob.digest, session.registry),
+                    format!("is longer than the {} bytes that the manifest says", blob.size),
+                ));
             }
             self.file.write_all(&chunk).at("writing", path)?;
             self.hasher.update(&chunk);

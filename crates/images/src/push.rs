@@ -24,7 +24,13 @@ impl Images {
     ///
     /// # Errors
     /// Each names the registry and the next step; see [`Error`].
-    pub async fn push(&self, name: &str, target: &str, credentials: Option<&Credentials>, progress: &dyn Progress) -> Result<Digest> {
+    pub async fn push(
+        &self,
+        name: &str,
+        target: &str,
+        credentials: Option<&Credentials>,
+        progress: &dyn Progress,
+    ) -> Result<Digest> {
         let target = Reference::parse(target)?;
         let lease = self.lease(name)?;
         let index = self.store.index.read()?;
@@ -37,7 +43,11 @@ impl Images {
         if let Some(wanted) = target.digest()
             && wanted != &record.manifest
         {
-            return Err(Error::DigestMismatch { what: name.to_owned(), expected: wanted.to_string(), actual: record.manifest.to_string() });
+            return Err(Error::DigestMismatch {
+                what: name.to_owned(),
+                expected: wanted.to_string(),
+                actual: record.manifest.to_string(),
+            });
         }
         let mut sessions = self.store.client.sessions(&target, credentials, true)?;
         let Some(mut session) = sessions.pop() else { return Err(Error::NotFound(target.to_string())) };
@@ -49,8 +59,12 @@ impl Images {
             .filter(|(r, _)| r.domain() == target.domain() && r.path() != target.path())
             .map(|(r, image)| (r.path().to_owned(), image.blobs.clone()))
             .collect();
-        let from = |blob: &Digest| others.iter().find(|(_, blobs)| blobs.contains(blob)).map(|(path, _)| path.as_str());
-        session.scopes.extend(manifest.layers.iter().filter_map(|l| from(&l.digest)).map(|p| format!("repository:{p}:pull")));
+        let from = |blob: &Digest| {
+            others.iter().find(|(_, blobs)| blobs.contains(blob)).map(|(path, _)| path.as_str())
+        };
+        session.scopes.extend(
+            manifest.layers.iter().filter_map(|l| from(&l.digest)).map(|p| format!("repository:{p}:pull")),
+        );
         session.scopes.sort_unstable();
         session.scopes.dedup();
         progress.event(Event::Resolved {
@@ -62,7 +76,9 @@ impl Images {
         blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
         blobs.dedup_by(|a, b| a.digest == b.digest);
         futures::stream::iter(blobs.iter().map(Ok))
-            .try_for_each_concurrent(self.store.options.parallel.max(1), |blob| self.send_blob(&session, blob, from(&blob.digest), progress))
+            .try_for_each_concurrent(self.store.options.parallel.max(1), |blob| {
+                self.send_blob(&session, blob, from(&blob.digest), progress)
+            })
             .await?;
         let media_type: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let media_type = media_type["mediaType"].as_str().unwrap_or(manifest::OCI_MANIFEST).to_owned();
@@ -79,8 +95,15 @@ impl Images {
         Ok(record.manifest.clone())
     }
 
-    async fn send_blob(&self, session: &Session<'_>, blob: &Descriptor, from: Option<&str>, progress: &dyn Progress) -> Result<()> {
-        let response = session.send(Request::new(Method::HEAD, session.url(&format!("blobs/{}", blob.digest))?)).await?;
+    async fn send_blob(
+        &self,
+        session: &Session<'_>,
+        blob: &Descriptor,
+        from: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let response =
+            session.send(Request::new(Method::HEAD, session.url(&format!("blobs/{}", blob.digest))?)).await?;
         if response.status().is_success() {
             progress.event(Event::Present(blob.digest.clone()));
             return Ok(());
@@ -170,6 +193,14 @@ fn number(response: &Response, name: &str) -> Option<u64> {
 
 /// Bytes received so far, from `Range: 0-LAST`. An upload with nothing yet says `0-0` as well, or leaves it out.
 fn received(response: &Response) -> Option<u64> {
-    let last: u64 = response.headers().get(RANGE)?.to_str().ok()?.trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
+    let last: u64 = response
+        .headers()
+        .get(RANGE)?
+        .to_str()
+        .ok()?
+        .trim_start_matches("bytes=")
+        .strip_prefix("0-")?
+        .parse()
+        .ok()?;
     Some(if last == 0 { 0 } else { last + 1 })
 }

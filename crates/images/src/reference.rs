@@ -21,9 +21,13 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Reference> {
         let fail = |why| Error::InvalidReference { reference: text.to_owned(), why };
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => {
-                (rest, Some(Digest::parse(digest).map_err(|_| fail("after @ stands sha256: and 64 hexadecimal digits"))?))
-            }
+            Some((rest, digest)) => (
+                rest,
+                Some(
+                    Digest::parse(digest)
+                        .map_err(|_| fail("after @ stands sha256: and 64 hexadecimal digits"))?,
+                ),
+            ),
             None => (text, None),
         };
         let (name, tag) = match rest.rsplit_once(':') {
@@ -34,10 +38,16 @@ impl Reference {
             return Err(fail("it has no name"));
         }
         if tag.is_some_and(|t| !valid_tag(t)) {
-            return Err(fail("a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`"));
+            return Err(fail(
+                "a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`",
+            ));
         }
         let (domain, path) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) => {
+            Some((first, rest))
+                if first.contains(['.', ':'])
+                    || first == "localhost"
+                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            {
                 (first, rest.to_owned())
             }
             _ => ("docker.io", name.to_owned()),
@@ -46,7 +56,8 @@ impl Reference {
             return Err(fail("the registry is a host name or address with an optional port"));
         }
         let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
-        let path = if domain == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
+        let path =
+            if domain == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
         if domain.len() + 1 + path.len() > 255 {
             return Err(fail("the name is longer than 255 characters"));
         }
@@ -54,7 +65,9 @@ impl Reference {
             return Err(fail("the repository must be lower case"));
         }
         if !path.split('/').all(valid_component) {
-            return Err(fail("parts of the repository are lower-case letters and digits, separated by one `.`, one or two `_`, or any number of `-`"));
+            return Err(fail(
+                "parts of the repository are lower-case letters and digits, separated by one `.`, one or two `_`, or any number of `-`",
+            ));
         }
         let tag = match (tag, &digest) {
             (None, None) => Some("latest".to_owned()),
@@ -148,7 +161,10 @@ fn valid_domain(domain: &str) -> bool {
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
     };
-    host_ok && port.is_none_or(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok())
+    host_ok
+        && port.is_none_or(|p| {
+            !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok()
+        })
 }
 
 fn valid_component(component: &str) -> bool {
@@ -196,8 +212,24 @@ mod tests {
     #[test]
     fn names_outside_the_grammar_are_refused() {
         for bad in [
-            "", ":x", "Busybox", "a//b", "a/../b", "a b", "busybox:", "busybox:-x", "busybox@sha256:12", "a___b", "-a", "a.",
-            "host:99999/a", "ho_st.x/a", "[::g]/a", "a\0b", "../../etc/passwd", "busybox@md5:abc",
+            "",
+            ":x",
+            "Busybox",
+            "a//b",
+            "a/../b",
+            "a b",
+            "busybox:",
+            "busybox:-x",
+            "busybox@sha256:12",
+            "a___b",
+            "-a",
+            "a.",
+            "host:99999/a",
+            "ho_st.x/a",
+            "[::g]/a",
+            "a\0b",
+            "../../etc/passwd",
+            "busybox@md5:abc",
         ] {
             assert!(matches!(Reference::parse(bad), Err(Error::InvalidReference { .. })), "{bad}");
         }

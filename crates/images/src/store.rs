@@ -154,7 +154,8 @@ impl Images {
     pub fn remove(&self, name: &str) -> Result<Removed> {
         let removed = self.store.index.update(|index| {
             let id = find(index, name)?;
-            let named = Reference::parse(name).ok().map(|r| r.canonical()).filter(|n| index.names.contains_key(n));
+            let named =
+                Reference::parse(name).ok().map(|r| r.canonical()).filter(|n| index.names.contains_key(n));
             let mut removed = Removed::default();
             if let Some(name) = named {
                 index.names.remove(&name);
@@ -239,7 +240,10 @@ impl Images {
 pub(crate) fn tag_name(name: &str) -> Result<String> {
     let reference = Reference::parse(name)?;
     match reference.digest() {
-        Some(_) => Err(Error::InvalidReference { reference: name.to_owned(), why: "a new name cannot have a digest" }),
+        Some(_) => Err(Error::InvalidReference {
+            reference: name.to_owned(),
+            why: "a new name cannot have a digest",
+        }),
         None => Ok(reference.canonical()),
     }
 }

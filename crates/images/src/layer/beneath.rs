@@ -55,7 +55,11 @@ impl Beneath {
     }
 
     /// Opens a folder, making what is missing of it; tells `made` of each folder it makes.
-    pub(crate) fn make_folder(&mut self, path: &Path, mut made: impl FnMut(&Path)) -> io::Result<Arc<OwnedFd>> {
+    pub(crate) fn make_folder(
+        &mut self,
+        path: &Path,
+        mut made: impl FnMut(&Path),
+    ) -> io::Result<Arc<OwnedFd>> {
         match self.folder(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             result => return result,
@@ -66,10 +70,12 @@ impl Beneath {
             so_far.push(component);
             let next = match self.resolve(&so_far, FOLDER) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    mkdirat(&current, component.as_os_str(), Mode::from_raw_mode(0o755)).map_err(|e| match e {
-                        Errno::EXIST => io::Error::other("its path leads through a link to nowhere"),
-                        e => e.into(),
-                    })?;
+                    mkdirat(&current, component.as_os_str(), Mode::from_raw_mode(0o755)).map_err(
+                        |e| match e {
+                            Errno::EXIST => io::Error::other("its path leads through a link to nowhere"),
+                            e => e.into(),
+                        },
+                    )?;
                     made(&so_far);
                     openat(&current, component.as_os_str(), FOLDER | OFlags::NOFOLLOW, Mode::empty())?
                 }

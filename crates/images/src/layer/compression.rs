@@ -38,7 +38,9 @@ impl Compression {
 }
 
 /// The uncompressed stream, and what compression was found.
-pub(crate) fn decompress<'a>(mut inner: impl Read + Send + 'a) -> io::Result<(Box<dyn Read + Send + 'a>, Compression)> {
+pub(crate) fn decompress<'a>(
+    mut inner: impl Read + Send + 'a,
+) -> io::Result<(Box<dyn Read + Send + 'a>, Compression)> {
     let mut magic = [0u8; 4];
     let mut n = 0;
     while n < magic.len() {

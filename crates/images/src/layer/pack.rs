@@ -84,7 +84,13 @@ impl<W: Write> Packer<'_, W> {
             entry.path.push(b'/');
             self.writer.append(&entry, &mut io::empty())?;
             if opaque {
-                let mark = Entry { path: [&entry.path, OPAQUE].concat(), kind: EntryType::Regular, mode: 0, xattrs: Vec::new(), ..entry.clone() };
+                let mark = Entry {
+                    path: [&entry.path, OPAQUE].concat(),
+                    kind: EntryType::Regular,
+                    mode: 0,
+                    xattrs: Vec::new(),
+                    ..entry.clone()
+                };
                 self.writer.append(&mark, &mut io::empty())?;
             }
             self.children(path, &entry.path).map_err(io::Error::other)?;
@@ -144,7 +150,10 @@ fn xattrs(path: &Path) -> io::Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
         let bytes = name.as_bytes();
         if bytes == OPAQUE_XATTR.as_bytes() {
             opaque = xattr::get(path, &name)?.as_deref() == Some(b"y");
-        } else if !bytes.starts_with(b"trusted.") && !bytes.starts_with(b"user.overlay.") && bytes != b"security.selinux" {
+        } else if !bytes.starts_with(b"trusted.")
+            && !bytes.starts_with(b"user.overlay.")
+            && bytes != b"security.selinux"
+        {
             if let Some(value) = xattr::get(path, &name)? {
                 found.push((bytes.to_vec(), value));
             }

@@ -82,7 +82,9 @@ impl<R: Read> TarReader<R> {
                         return Err(bad("too many global PAX records"));
                     }
                 }
-                EntryType::GNUSparse => return Err(bad("GNU sparse files are not supported; make the archive without --sparse")),
+                EntryType::GNUSparse => {
+                    return Err(bad("GNU sparse files are not supported; make the archive without --sparse"));
+                }
                 _ => return self.entry(&header, size, long_path, long_link, &pax).map(Some),
             }
         }
@@ -144,7 +146,9 @@ impl<R: Read> TarReader<R> {
         if entry.kind.is_file() || entry.kind == EntryType::Continuous {
             self.left = entry.size;
             self.padding = padding(entry.size);
-        } else if entry.size != 0 && !matches!(entry.kind, EntryType::Link | EntryType::Symlink | EntryType::Directory) {
+        } else if entry.size != 0
+            && !matches!(entry.kind, EntryType::Link | EntryType::Symlink | EntryType::Directory)
+        {
             return Err(bad("an entry that is no file has content"));
         } else if entry.size != 0 {
             // Old archivers write a link's target size; no content follows.
@@ -168,7 +172,12 @@ impl<R: Read> TarReader<R> {
         if header.as_bytes().iter().all(|b| *b == 0) {
             return Ok(None);
         }
-        let sum: u32 = header.as_bytes().iter().enumerate().map(|(i, b)| u32::from(if (148..156).contains(&i) { b' ' } else { *b })).sum();
+        let sum: u32 = header
+            .as_bytes()
+            .iter()
+            .enumerate()
+            .map(|(i, b)| u32::from(if (148..156).contains(&i) { b' ' } else { *b }))
+            .sum();
         if header.cksum().ok() != Some(sum) {
             return Err(bad("a header's checksum is wrong: this is not a tar archive, or it is damaged"));
         }
@@ -242,7 +251,10 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// IDs are below 2^32 - 1, which means "unchanged" to chown.
 fn id(number: u64) -> io::Result<u32> {
-    u32::try_from(number).ok().filter(|n| *n != u32::MAX).ok_or_else(|| bad("a user or group ID is 2^32 - 1 or more"))
+    u32::try_from(number)
+        .ok()
+        .filter(|n| *n != u32::MAX)
+        .ok_or_else(|| bad("a user or group ID is 2^32 - 1 or more"))
 }
 
 fn decimal(value: &[u8]) -> Option<u64> {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use rustix::fs::{
-    AtFlags, Dev, FileType, Gid, Mode, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat, makedev, mkdirat,
-    mknodat, statat, symlinkat, utimensat,
+    AtFlags, Dev, FileType, Gid, Mode, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat,
+    makedev, mkdirat, mknodat, statat, symlinkat, utimensat,
 };
 use tar::EntryType;
 
@@ -57,13 +57,17 @@ pub(crate) fn unpack<'a>(
 ) -> Result<Unpacked> {
     let fail = |e: io::Error, path: Option<&[u8]>| -> Error {
         if let Some(limit) = e.get_ref().and_then(|e| e.downcast_ref::<LimitReached>()) {
-            return Error::Limit { what: format!("{what} unpacks too far"), limit: format!("{} bytes", limit.0) };
+            return Error::Limit {
+                what: format!("{what} unpacks too far"),
+                limit: format!("{} bytes", limit.0),
+            };
         }
         let place = path.map(|p| format!(", entry \"{}\"", String::from_utf8_lossy(p))).unwrap_or_default();
         match e.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
-                Error::invalid(format!("{what}{place}"), e.to_string())
-            }
+            io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::Other => Error::invalid(format!("{what}{place}"), e.to_string()),
             _ => Error::Io { what: format!("unpacking {what}{place}"), source: e },
         }
     };
@@ -81,7 +85,10 @@ pub(crate) fn unpack<'a>(
     };
     while let Some(entry) = reader.next().map_err(|e| fail(e, None))? {
         if reader.count > limits.entries {
-            return Err(Error::Limit { what: format!("{what} has too many entries"), limit: format!("{} entries", limits.entries) });
+            return Err(Error::Limit {
+                what: format!("{what} has too many entries"),
+                limit: format!("{} entries", limits.entries),
+            });
         }
         unpacker.entry(&entry, &mut reader).map_err(|e| fail(e, Some(&entry.path)))?;
     }
@@ -128,7 +135,14 @@ impl Unpacker {
         self.make(entry, content, &path, &folder, &name)
     }
 
-    fn make(&mut self, entry: &Entry, content: &mut impl Read, path: &Path, folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    fn make(
+        &mut self,
+        entry: &Entry,
+        content: &mut impl Read,
+        path: &Path,
+        folder: &OwnedFd,
+        name: &OsStr,
+    ) -> io::Result<()> {
         if entry.kind == EntryType::Directory {
             return self.make_folder(entry, path, folder, name);
         }
@@ -149,7 +163,9 @@ impl Unpacker {
                 fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
                 // After chown, which clears setuid and capabilities.
                 fchmod(&file, Mode::from_raw_mode(entry.mode))?;
-                set_xattrs(entry, |key, value| rustix::fs::fsetxattr(&file, key, value, rustix::fs::XattrFlags::empty()))?;
+                set_xattrs(entry, |key, value| {
+                    rustix::fs::fsetxattr(&file, key, value, rustix::fs::XattrFlags::empty())
+                })?;
                 return Ok(futimens(&file, &times(entry.mtime))?);
             }
             EntryType::Symlink => {
@@ -159,17 +175,32 @@ impl Unpacker {
                 symlinkat(OsStr::from_bytes(&entry.link), folder, name)?;
             }
             EntryType::Fifo => node(FileType::Fifo, 0)?,
-            EntryType::Char if entry.device == (0, 0) => return Err(refused("device 0:0 is overlayfs' own mark for a deleted file")),
+            EntryType::Char if entry.device == (0, 0) => {
+                return Err(refused("device 0:0 is overlayfs' own mark for a deleted file"));
+            }
             EntryType::Char => node(FileType::CharacterDevice, makedev(entry.device.0, entry.device.1))?,
             EntryType::Block => node(FileType::BlockDevice, makedev(entry.device.0, entry.device.1))?,
-            kind => return Err(refused(&format!("entries of type {:?} are not supported", char::from(kind.as_byte())))),
+            kind => {
+                return Err(refused(&format!(
+                    "entries of type {:?} are not supported",
+                    char::from(kind.as_byte())
+                )));
+            }
         }
-        chownat(folder, name, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+        chownat(
+            folder,
+            name,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
         if entry.kind != EntryType::Symlink {
             beneath::chmod_nofollow(folder, name, entry.mode)?;
         }
         let path = proc_path(folder, name);
-        set_xattrs(entry, |key, value| rustix::fs::lsetxattr(&path, key, value, rustix::fs::XattrFlags::empty()))?;
+        set_xattrs(entry, |key, value| {
+            rustix::fs::lsetxattr(&path, key, value, rustix::fs::XattrFlags::empty())
+        })?;
         Ok(utimensat(folder, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
@@ -188,7 +219,10 @@ impl Unpacker {
         let made = rustix::fs::openat(
             folder,
             name,
-            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::OFlags::RDONLY
+                | rustix::fs::OFlags::DIRECTORY
+                | rustix::fs::OFlags::NOFOLLOW
+                | rustix::fs::OFlags::CLOEXEC,
             Mode::empty(),
         )?;
         describe(&made, entry)?;
@@ -213,7 +247,9 @@ impl Unpacker {
             return Err(refused("a hard link to nothing"));
         };
         let missing = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => refused(&format!("a hard link to \"{}\", which this layer does not have", target.display())),
+            io::ErrorKind::NotFound => {
+                refused(&format!("a hard link to \"{}\", which this layer does not have", target.display()))
+            }
             _ => e,
         };
         // The cache of the last folder belongs to the entry's own folder.
@@ -222,7 +258,9 @@ impl Unpacker {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Err(refused("a hard link to a folder"));
         }
-        if statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|s| (s.st_dev, s.st_ino) == (stat.st_dev, stat.st_ino)) {
+        if statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|s| (s.st_dev, s.st_ino) == (stat.st_dev, stat.st_ino))
+        {
             return Ok(());
         }
         beneath::remove(folder, name)?;
@@ -284,7 +322,9 @@ fn whiteout(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
         // A whiteout hides what lies below, not what this layer itself has.
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => set_opaque(folder, name),
         Ok(_) => Ok(()),
-        Err(rustix::io::Errno::NOENT) => Ok(mknodat(folder, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))?),
+        Err(rustix::io::Errno::NOENT) => {
+            Ok(mknodat(folder, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))?)
+        }
         Err(e) => Err(e.into()),
     }
 }

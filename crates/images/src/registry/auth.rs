@@ -33,22 +33,32 @@ impl Credentials {
         let host = |key: &str| {
             let key = key.trim_start_matches("https://").trim_start_matches("http://");
             let key = key.split('/').next().unwrap_or_default();
-            if matches!(key, "index.docker.io" | "registry-1.docker.io") { "docker.io".to_owned() } else { key.to_owned() }
+            if matches!(key, "index.docker.io" | "registry-1.docker.io") {
+                "docker.io".to_owned()
+            } else {
+                key.to_owned()
+            }
         };
         let entry = auths.iter().find(|(key, _)| host(key) == registry)?.1;
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
+        let text =
+            |key: &str| entry.get(key).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
         let pair = text("auth").and_then(|a| String::from_utf8(STANDARD.decode(a).ok()?).ok());
         let (username, password) = match pair.as_deref().and_then(|p| p.split_once(':')) {
             Some((username, password)) => (username.to_owned(), password.trim_end_matches('\0').to_owned()),
             None => (text("username").unwrap_or_default(), text("password").unwrap_or_default()),
         };
-        let credentials =
-            Credentials { username, password, identity_token: text("identitytoken"), registry_token: text("registrytoken") };
+        let credentials = Credentials {
+            username,
+            password,
+            identity_token: text("identitytoken"),
+            registry_token: text("registrytoken"),
+        };
         (credentials != Credentials::default()).then_some(credentials)
     }
 
     pub(crate) fn basic(&self) -> Option<String> {
-        (!self.username.is_empty()).then(|| format!("Basic {}", STANDARD.encode(format!("{}:{}", self.username, self.password))))
+        (!self.username.is_empty())
+            .then(|| format!("Basic {}", STANDARD.encode(format!("{}:{}", self.username, self.password))))
     }
 }
 
@@ -69,7 +79,9 @@ impl Challenge {
                 basic = Some(Challenge::Basic);
             } else if scheme.eq_ignore_ascii_case("bearer") {
                 let parameters = parameters(rest);
-                let get = |key: &str| parameters.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone());
+                let get = |key: &str| {
+                    parameters.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone())
+                };
                 if let Some(realm) = get("realm") {
                     return Some(Challenge::Bearer { realm, service: get("service"), scope: get("scope") });
                 }
@@ -108,10 +120,15 @@ impl Token {
     /// Reads the answer of a token service.
     pub(crate) fn parse(body: &[u8]) -> Option<Token> {
         let value: Value = serde_json::from_slice(body).ok()?;
-        let token = ["token", "access_token"].iter().find_map(|k| value.get(k)?.as_str().filter(|t| !t.is_empty()))?;
+        let token = ["token", "access_token"]
+            .iter()
+            .find_map(|k| value.get(k)?.as_str().filter(|t| !t.is_empty()))?;
         // The specification's default is 60 s; a tenth is left for the way.
         let seconds = value.get("expires_in").and_then(Value::as_u64).unwrap_or(60).clamp(10, 24 * 3600);
-        Some(Token { header: format!("Bearer {token}"), until: Instant::now() + Duration::from_secs(seconds * 9 / 10) })
+        Some(Token {
+            header: format!("Bearer {token}"),
+            until: Instant::now() + Duration::from_secs(seconds * 9 / 10),
+        })
     }
 }
 
@@ -137,7 +154,9 @@ mod tests {
     #[test]
     fn challenges_are_parsed() {
         let header = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
-        let Some(Challenge::Bearer { realm, service, scope }) = Challenge::parse(["Basic realm=x", header].into_iter()) else {
+        let Some(Challenge::Bearer { realm, service, scope }) =
+            Challenge::parse(["Basic realm=x", header].into_iter())
+        else {
             panic!("bearer")
         };
         assert_eq!(realm, "https://auth.docker.io/token");
@@ -159,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_password_is_not_printed() {
-        let credentials = Credentials { username: "u".into(), password: "hunter2".into(), ..Default::default() };
+        let credentials =
+            Credentials { username: "u".into(), password: "hunter2".into(), ..Default::default() };
         assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 }

@@ -29,7 +29,12 @@ impl Client {
     }
 
     /// Sessions to try in order: the mirrors, without credentials, then the registry itself.
-    pub(crate) fn sessions<'a>(&'a self, reference: &Reference, credentials: Option<&Credentials>, push: bool) -> Result<Vec<Session<'a>>> {
+    pub(crate) fn sessions<'a>(
+        &'a self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+        push: bool,
+    ) -> Result<Vec<Session<'a>>> {
         let own = self.base(reference.domain())?;
         let scope = format!("repository:{}:{}", reference.path(), if push { "pull,push" } else { "pull" });
         let session = |base: Url, credentials: Option<&Credentials>| Session {
@@ -47,7 +52,8 @@ impl Client {
         let mut sessions = Vec::new();
         if !push {
             for mirror in self.registries.mirrors.get(reference.domain()).into_iter().flatten() {
-                let base = Url::parse(mirror).map_err(|e| Error::registry(mirror, format!("this mirror's address is wrong: {e}")))?;
+                let base = Url::parse(mirror)
+                    .map_err(|e| Error::registry(mirror, format!("this mirror's address is wrong: {e}")))?;
                 sessions.push(session(base, None));
             }
         }
@@ -57,14 +63,21 @@ impl Client {
 
     fn base(&self, domain: &str) -> Result<Url> {
         let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
-        let scheme = if self.registries.insecure.contains(domain) || is_loopback(host_of(host)) { "http" } else { "https" };
-        Url::parse(&format!("{scheme}://{host}/")).map_err(|e| Error::registry(domain, format!("the address is wrong: {e}")))
+        let scheme = if self.registries.insecure.contains(domain) || is_loopback(host_of(host)) {
+            "http"
+        } else {
+            "https"
+        };
+        Url::parse(&format!("{scheme}://{host}/"))
+            .map_err(|e| Error::registry(domain, format!("the address is wrong: {e}")))
     }
 
     /// The client for this address.
     pub(crate) fn http(&self, url: &Url) -> Result<&reqwest::Client> {
         match self.http.get_or_init(build) {
-            Ok((proxied, direct)) => Ok(if url.host_str().is_some_and(is_loopback) { direct } else { proxied }),
+            Ok((proxied, direct)) => {
+                Ok(if url.host_str().is_some_and(is_loopback) { direct } else { proxied })
+            }
             Err(why) => Err(Error::registry(url.host_str().unwrap_or_default(), why.clone())),
         }
     }
@@ -90,7 +103,8 @@ fn build() -> Result<(reqwest::Client, reqwest::Client), String> {
             .read_timeout(Duration::from_secs(60))
             .use_preconfigured_tls(tls.clone())
     };
-    let client = |b: reqwest::ClientBuilder| b.build().map_err(|e| format!("the HTTP client cannot be made: {e}"));
+    let client =
+        |b: reqwest::ClientBuilder| b.build().map_err(|e| format!("the HTTP client cannot be made: {e}"));
     Ok((client(builder())?, client(builder().no_proxy())?))
 }
 
@@ -103,7 +117,9 @@ fn host_of(authority: &str) -> &str {
 
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -129,13 +145,18 @@ mod tests {
 
     #[test]
     fn mirrors_come_first_and_get_no_credentials() {
-        let registries =
-            Registries { mirrors: [("docker.io".to_owned(), vec!["https://m.example".to_owned()])].into(), ..Default::default() };
+        let registries = Registries {
+            mirrors: [("docker.io".to_owned(), vec!["https://m.example".to_owned()])].into(),
+            ..Default::default()
+        };
         let client = Client::new(registries);
         let credentials = Credentials { username: "u".into(), ..Default::default() };
         let reference = Reference::parse("busybox").unwrap();
         let sessions = client.sessions(&reference, Some(&credentials), false).unwrap();
-        assert_eq!(sessions.iter().map(|s| s.registry.as_str()).collect::<Vec<_>>(), ["m.example", "docker.io"]);
+        assert_eq!(
+            sessions.iter().map(|s| s.registry.as_str()).collect::<Vec<_>>(),
+            ["m.example", "docker.io"]
+        );
         assert!(sessions[0].credentials.is_none() && sessions[1].credentials.is_some());
         assert_eq!(client.sessions(&reference, None, true).unwrap().len(), 1);
     }

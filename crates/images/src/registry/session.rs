@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 use serde_json::Value;
 
@@ -29,7 +31,11 @@ pub(crate) enum Body {
     Empty,
     Bytes(Bytes),
     /// A file's content from an offset, this many bytes.
-    File { path: PathBuf, from: u64, length: u64 },
+    File {
+        path: PathBuf,
+        from: u64,
+        length: u64,
+    },
 }
 
 /// A request that can be sent again.
@@ -63,7 +69,8 @@ impl Session<'_> {
     /// `v2/REPOSITORY/REST` at this registry.
     pub(crate) fn url(&self, rest: &str) -> Result<Url> {
         let base = self.base.as_str().trim_end_matches('/');
-        Url::parse(&format!("{base}/v2/{}/{rest}", self.path)).map_err(|e| self.fail(format!("the address is wrong: {e}")))
+        Url::parse(&format!("{base}/v2/{}/{rest}", self.path))
+            .map_err(|e| self.fail(format!("the address is wrong: {e}")))
     }
 
     pub(crate) fn fail(&self, why: impl Into<String>) -> Error {
@@ -85,7 +92,11 @@ impl Session<'_> {
                     }
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                         let why = self.words(response).await;
-                        return Err(Error::Denied { registry: self.registry.clone(), repository: self.path.clone(), why });
+                        return Err(Error::Denied {
+                            registry: self.registry.clone(),
+                            repository: self.path.clone(),
+                            why,
+                        });
                     }
                     status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
                         let wait = response
@@ -93,7 +104,11 @@ impl Session<'_> {
                             .get(RETRY_AFTER)
                             .and_then(|v| v.to_str().ok()?.parse().ok())
                             .map(|s: u64| Duration::from_secs(s.min(30)));
-                        let hint = if status == StatusCode::TOO_MANY_REQUESTS { " (log in, or set a mirror)" } else { "" };
+                        let hint = if status == StatusCode::TOO_MANY_REQUESTS {
+                            " (log in, or set a mirror)"
+                        } else {
+                            ""
+                        };
                         (format!("{}{hint}", self.words(response).await), wait)
                     }
                     _ => return Ok(response),
@@ -118,29 +133,46 @@ impl Session<'_> {
             if same_origin(&url, &self.base)
                 && let Some(authorization) = self.authorization()
             {
-                let value = authorization.parse().map_err(|_| Failure::Final(self.fail("the credentials have characters that HTTP forbids")))?;
+                let value = authorization.parse().map_err(|_| {
+                    Failure::Final(self.fail("the credentials have characters that HTTP forbids"))
+                })?;
                 headers.insert(AUTHORIZATION, value);
             }
-            let mut builder = self.client.http(&url).map_err(Failure::Final)?.request(request.method.clone(), url.clone()).headers(headers);
+            let mut builder = self
+                .client
+                .http(&url)
+                .map_err(Failure::Final)?
+                .request(request.method.clone(), url.clone())
+                .headers(headers);
             builder = match &request.body {
                 Body::Empty => builder,
                 Body::Bytes(bytes) => builder.body(bytes.clone()),
                 Body::File { path, from, length } => {
-                    let stream = file_stream(path, *from, *length).await.map_err(|e| Failure::Final(self.fail(format!("{}: {e}", path.display()))))?;
+                    let stream = file_stream(path, *from, *length)
+                        .await
+                        .map_err(|e| Failure::Final(self.fail(format!("{}: {e}", path.display()))))?;
                     builder.header(CONTENT_LENGTH, *length).body(reqwest::Body::wrap_stream(stream))
                 }
             };
             let response = builder.send().await.map_err(|e| Failure::Way(way(&e)))?;
             let status = response.status();
-            let redirected = status.is_redirection() && status != StatusCode::NOT_MODIFIED && matches!(request.method, Method::GET | Method::HEAD);
+            let redirected = status.is_redirection()
+                && status != StatusCode::NOT_MODIFIED
+                && matches!(request.method, Method::GET | Method::HEAD);
             if !redirected {
                 return Ok(response);
             }
             let next = response.headers().get(LOCATION).and_then(|l| url.join(l.to_str().ok()?).ok());
-            let next = next.ok_or_else(|| Failure::Final(self.fail("a redirect without a usable Location")))?;
+            let next =
+                next.ok_or_else(|| Failure::Final(self.fail("a redirect without a usable Location")))?;
             let local = |u: &Url| u.host_str().is_some_and(is_loopback);
-            if !matches!(next.scheme(), "https" | "http") || (next.scheme() == "http" && url.scheme() == "https") || (local(&next) && !local(&self.base)) {
-                return Err(Failure::Final(self.fail(format!("it redirects to {next}, which is refused (plain HTTP or this machine)"))));
+            if !matches!(next.scheme(), "https" | "http")
+                || (next.scheme() == "http" && url.scheme() == "https")
+                || (local(&next) && !local(&self.base))
+            {
+                return Err(Failure::Final(self.fail(format!(
+                    "it redirects to {next}, which is refused (plain HTTP or this machine)"
+                ))));
             }
             url = next;
         }
@@ -148,7 +180,8 @@ impl Session<'_> {
     }
 
     fn token_key(&self) -> String {
-        let user = self.credentials.as_ref().map(|c| c.basic().or(c.identity_token.clone()).unwrap_or_default());
+        let user =
+            self.credentials.as_ref().map(|c| c.basic().or(c.identity_token.clone()).unwrap_or_default());
         format!("{} {:?} {}", self.base, user, self.scopes.join(" "))
     }
 
@@ -157,12 +190,19 @@ impl Session<'_> {
             return Some(format!("Bearer {token}"));
         }
         let tokens = self.client.tokens.lock();
-        tokens.get(&self.token_key()).filter(|t| t.until > std::time::Instant::now()).map(|t| t.header.clone())
+        tokens
+            .get(&self.token_key())
+            .filter(|t| t.until > std::time::Instant::now())
+            .map(|t| t.header.clone())
     }
 
     /// Answers a 401: remembers a header for the next requests.
     async fn authenticate(&self, response: &Response) -> Result<()> {
-        let denied = |why: &str| Error::Denied { registry: self.registry.clone(), repository: self.path.clone(), why: why.to_owned() };
+        let denied = |why: &str| Error::Denied {
+            registry: self.registry.clone(),
+            repository: self.path.clone(),
+            why: why.to_owned(),
+        };
         let headers = response.headers().get_all(WWW_AUTHENTICATE);
         let challenge = Challenge::parse(headers.iter().filter_map(|h| h.to_str().ok()));
         let token = match challenge {
@@ -185,7 +225,8 @@ impl Session<'_> {
     }
 
     async fn fetch_token(&self, realm: &str, service: Option<&str>, scopes: &[String]) -> Result<Token> {
-        let url = token_url(realm, service, scopes).ok_or_else(|| self.fail(format!("its token service \"{realm}\" is no address")))?;
+        let url = token_url(realm, service, scopes)
+            .ok_or_else(|| self.fail(format!("its token service \"{realm}\" is no address")))?;
         if url.scheme() != "https" && self.base.scheme() == "https" {
             return Err(self.fail(format!("its token service {url} is not encrypted, which is refused")));
         }
@@ -210,10 +251,15 @@ impl Session<'_> {
                 None => http.get(url.clone()),
             },
         };
-        let response = request.send().await.map_err(|e| self.fail(format!("its token service: {}", way(&e))))?;
+        let response =
+            request.send().await.map_err(|e| self.fail(format!("its token service: {}", way(&e))))?;
         if !response.status().is_success() {
             let why = self.words(response).await;
-            return Err(Error::Denied { registry: self.registry.clone(), repository: self.path.clone(), why });
+            return Err(Error::Denied {
+                registry: self.registry.clone(),
+                repository: self.path.clone(),
+                why,
+            });
         }
         let body = self.body(response, MAX_ANSWER).await?;
         Token::parse(&body).ok_or_else(|| self.fail("its token service answers without a token"))
@@ -257,7 +303,9 @@ enum Failure {
 }
 
 fn same_origin(a: &Url, b: &Url) -> bool {
-    a.scheme() == b.scheme() && a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
+    a.scheme() == b.scheme()
+        && a.host_str() == b.host_str()
+        && a.port_or_known_default() == b.port_or_known_default()
 }
 
 /// A failure on the way with its innermost cause and the next step.
@@ -285,7 +333,11 @@ pub(crate) fn way(error: &reqwest::Error) -> String {
     format!("{doing}: {cause}{hint}")
 }
 
-async fn file_stream(path: &std::path::Path, from: u64, length: u64) -> std::io::Result<tokio_util::io::ReaderStream<impl tokio::io::AsyncRead + use<>>> {
+async fn file_stream(
+    path: &std::path::Path,
+    from: u64,
+    length: u64,
+) -> std::io::Result<tokio_util::io::ReaderStream<impl tokio::io::AsyncRead + use<>>> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt};
     let mut file = tokio::fs::File::open(path).await?;
     file.seek(std::io::SeekFrom::Start(from)).await?;
