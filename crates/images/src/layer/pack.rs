@@ -153,10 +153,9 @@ fn xattrs(path: &Path) -> io::Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
         } else if !bytes.starts_with(b"trusted.")
             && !bytes.starts_with(b"user.overlay.")
             && bytes != b"security.selinux"
+            && let Some(value) = xattr::get(path, &name)?
         {
-            if let Some(value) = xattr::get(path, &name)? {
-                found.push((bytes.to_vec(), value));
-            }
+            found.push((bytes.to_vec(), value));
         }
     }
     found.sort_unstable();

@@ -236,7 +236,7 @@ impl Unpacker {
     }
 
     fn describe_root(&mut self, entry: &Entry) -> io::Result<()> {
-        describe(&*self.beneath.root(), entry)?;
+        describe(&self.beneath.root(), entry)?;
         self.folders.insert(PathBuf::new(), entry.mtime);
         Ok(())
     }
