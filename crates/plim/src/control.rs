@@ -1,0 +1,188 @@
+//! The control plane of one process: store, API server, controllers, scheduler.
+
+use std::{net::{IpAddr, Ipv4Addr, SocketAddr}, sync::Arc};
+
+use access::{
+    UserInfo,
+    admission,
+    node::NodeAuthorizer,
+    rbac::{Masters, Rbac},
+    token::{Issuer, ServiceAccountTokens},
+    x509::ClientCertificate,
+};
+use anyhow::{Context, Result};
+use apiserver::Server;
+use ipnet::{IpNet, Ipv4Net};
+use tokio::net::TcpListener;
+
+use crate::{
+    data::Data,
+    kubeconfig,
+    pki::{Authority, Identity, Subject},
+    progress::Progress,
+};
+
+/// Addresses of the cluster.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Where the API server listens.
+    pub listen: SocketAddr,
+    /// Where pods and nodes reach it.
+    pub advertise: IpAddr,
+    /// Service addresses.
+    pub services: Ipv4Net,
+    /// Pod addresses of all nodes.
+    pub pods: Ipv4Net,
+}
+
+impl Addresses {
+    /// The first service address: the API server itself.
+    pub fn kubernetes(&self) -> IpAddr {
+        IpAddr::V4(nth(self.services, 1))
+    }
+
+    /// The tenth service address: the cluster's DNS.
+    pub fn dns(&self) -> Ipv4Addr {
+        nth(self.services, 10)
+    }
+}
+
+fn nth(net: Ipv4Net, n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(net.network()) + n)
+}
+
+/// A running control plane.
+pub struct Control {
+    server: Server,
+    /// The cluster's authority.
+    pub authority: Authority,
+    store: Arc<store::Embedded>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+/// The issuer of service account tokens, as upstream names it by default.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+impl Control {
+    /// Opens the store, makes what has to exist, listens.
+    pub async fn start(
+        data: &Data,
+        addresses: &Addresses,
+        nodes: Arc<dyn apiserver::NodeConnector>,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let step = progress.step("certificates");
+        let authority = Authority::open(data)?;
+        let serving = authority.identity("apiserver", &server_subject(addresses))?;
+        let admin = authority
+            .identity("admin", &Subject::Client { user: "kubernetes-admin", groups: &["system:masters"] })?;
+        let issuer = Arc::new(Issuer::new(ISSUER, &signing_key(data)?)?);
+        step.done();
+
+        let step = progress.step("store");
+        let resources: Vec<_> = kinds::all().to_vec();
+        let folder = data.folder("store")?;
+        let extract = apiserver::extract(&resources);
+        let store = store::Embedded::open(&folder, store::Options::default(), extract)?;
+        step.done();
+
+        let step = progress.step("API server");
+        let listener = TcpListener::bind(addresses.listen).await.with_context(|| {
+            format!("cannot listen on {}: is another server there? Choose another port with --port", addresses.listen)
+        })?;
+        let mut config = apiserver::Config::new(Arc::clone(&store) as Arc<dyn store::Store>, resources);
+        let reader: Arc<dyn access::Reader> = Arc::new(config.reader.clone());
+        let rbac = Arc::new(Rbac::new(Arc::clone(&reader)));
+        config.authenticators = vec![
+            Arc::new(ClientCertificate),
+            Arc::new(ServiceAccountTokens { issuer: Arc::clone(&issuer), reader: Arc::clone(&reader) }),
+        ];
+        config.authorizers =
+            vec![Arc::new(Masters), Arc::new(NodeAuthorizer::new(Arc::clone(&reader))), Arc::clone(&rbac) as _];
+        config.admission = admission::chain(rbac);
+        config.anonymous = true;
+        config.service_cidrs = vec![IpNet::V4(addresses.services)];
+        config.advertise = Some((addresses.advertise, listener.local_addr()?.port()));
+        config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
+        config.issuer = Some(issuer);
+        config.nodes = Some(nodes);
+        let server = Server::new(config);
+        server.start().await?;
+        let tls = tls(&authority, &serving)?;
+        let mut tasks = tokio::task::JoinSet::new();
+        let serving = server.clone();
+        tasks.spawn(async move {
+            if let Err(error) = serving.serve(listener, tls).await {
+                tracing::error!(%error, "the API server stopped listening");
+            }
+        });
+        let url = format!("https://{}:{}", reachable(addresses), addresses.listen.port());
+        data.write(kubeconfig::FILE, &kubeconfig::text(&url, &authority.certificate, &admin))?;
+        step.done();
+        Ok(Self { server, authority, store, tasks })
+    }
+
+    /// A client in this process that acts as `user`.
+    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+        groups.push(access::AUTHENTICATED.to_owned());
+        let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
+        kube::Client::new(self.server.service_as(user), "default")
+    }
+
+    /// Starts controllers and scheduler.
+    pub fn run_loops(&mut self, addresses: &Addresses) {
+        let controllers = controllers::Config {
+            root_ca_pem: self.authority.certificate.clone(),
+            cluster_cidr: IpNet::V4(addresses.pods),
+            ..controllers::Config::default()
+        };
+        self.tasks.spawn(controllers::run(self.client("system:kube-controller-manager", &["system:masters"]), controllers));
+        let client = self.client("system:kube-scheduler", &[]);
+        self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
+    }
+
+    /// Stops listening and closes the store.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        self.store.close();
+    }
+}
+
+fn reachable(addresses: &Addresses) -> IpAddr {
+    if addresses.listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { addresses.listen.ip() }
+}
+
+fn server_subject(addresses: &Addresses) -> Subject<'static> {
+    let mut names = vec!["localhost".to_owned()];
+    for suffix in ["", ".default", ".default.svc", ".default.svc.cluster.local"] {
+        names.push(format!("kubernetes{suffix}"));
+    }
+    let ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), addresses.advertise, addresses.kubernetes()];
+    Subject::Server { name: "kube-apiserver", groups: &[], names, addresses: ips }
+}
+
+fn signing_key(data: &Data) -> Result<String> {
+    if let Some(key) = data.read("pki/sa.key")? {
+        return Ok(key);
+    }
+    let key = Issuer::generate_key()?;
+    data.write("pki/sa.key", &key)?;
+    Ok(key)
+}
+
+/// TLS 1.2 and 1.3; a client may show a certificate of the cluster's authority.
+pub fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+    let mut config =
+        rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
