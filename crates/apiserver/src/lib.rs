@@ -1,1 +1,42 @@
-//! To be written.
+//! HTTP in, objects out: the Kubernetes API over a [`store::Store`].
+//!
+//! One generic engine serves every kind, built-in or custom: a [`kinds::Resource`] says what differs. Nothing here knows a
+//! controller, a node or a network; what lies outside comes in through [`Config`].
+//!
+//! Reading order: [`server`] (the way of a request, top to bottom) → `request`, `negotiate`, `options` (how it is read) →
+//! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `proxy` (log, exec and the
+//! like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
+
+mod admit;
+mod body;
+mod catalogue;
+mod config;
+mod discovery;
+mod encoding;
+mod fields;
+mod health;
+mod impersonation;
+mod listen;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod options;
+mod proxy;
+mod reader;
+mod request;
+mod respond;
+mod route;
+mod selection;
+pub mod server;
+mod shape;
+mod special;
+mod table;
+mod verbs;
+
+pub use body::{Body, RequestBody};
+pub use config::{Config, NodeConnector};
+pub use reader::StoreReader;
+pub use server::{ApiService, ClientCertificates, Server, extract};
+
+/// What the server answers with.
+pub type Response = http::Response<Body>;

@@ -35,9 +35,12 @@ impl Connector {
         for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
             roots.add(certificate?)?;
         }
-        let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let chain =
+            CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
         let unverified = rustls::ClientConfig::builder()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Unverified))
@@ -48,7 +51,11 @@ impl Connector {
 
 #[async_trait]
 impl NodeConnector for Connector {
-    async fn kubelet(&self, node: &Object, request: http::Request<RequestBody>) -> Result<http::Response<Body>, ApiError> {
+    async fn kubelet(
+        &self,
+        node: &Object,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<Body>, ApiError> {
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         let address = node["status"]["addresses"]
             .as_array()
@@ -60,7 +67,8 @@ impl NodeConnector for Connector {
         let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
         let port = port.and_then(|p| u16::try_from(p).ok()).unwrap_or(KUBELET_PORT);
         let stream = dial(address, port).await?;
-        let tls = self.kubelet.connect(ServerName::from(address), stream).await.map_err(|e| unreachable(&e))?;
+        let tls =
+            self.kubelet.connect(ServerName::from(address), stream).await.map_err(|e| unreachable(&e))?;
         send(TokioIo::new(tls), request).await
     }
 
@@ -73,8 +81,11 @@ impl NodeConnector for Connector {
     ) -> Result<http::Response<Body>, ApiError> {
         let stream = dial(address, port).await?;
         if tls {
-            let stream =
-                self.unverified.connect(ServerName::from(address), stream).await.map_err(|e| unreachable(&e))?;
+            let stream = self
+                .unverified
+                .connect(ServerName::from(address), stream)
+                .await
+                .map_err(|e| unreachable(&e))?;
             send(TokioIo::new(stream), request).await
         } else {
             send(TokioIo::new(stream), request).await
@@ -93,7 +104,10 @@ fn unreachable(why: &dyn std::fmt::Display) -> ApiError {
     ApiError::other(503, "ServiceUnavailable", format!("error trying to reach service: {why}"))
 }
 
-async fn send<S>(stream: TokioIo<S>, request: http::Request<RequestBody>) -> Result<http::Response<Body>, ApiError>
+async fn send<S>(
+    stream: TokioIo<S>,
+    request: http::Request<RequestBody>,
+) -> Result<http::Response<Body>, ApiError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

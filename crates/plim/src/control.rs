@@ -1,10 +1,12 @@
-//! The control plane of one process: store, API server, controllers, scheduler.
+//! The control plane of one process: store, API server, scheduler.
 
-use std::{net::{IpAddr, Ipv4Addr, SocketAddr}, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use access::{
-    UserInfo,
-    admission,
+    UserInfo, admission,
     node::NodeAuthorizer,
     rbac::{Masters, Rbac},
     token::{Issuer, ServiceAccountTokens},
@@ -16,6 +18,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::net::TcpListener;
 
 use crate::{
+    connector::Connector,
     data::Data,
     kubeconfig,
     pki::{Authority, Identity, Subject},
@@ -31,19 +34,12 @@ pub struct Addresses {
     pub advertise: IpAddr,
     /// Service addresses.
     pub services: Ipv4Net,
-    /// Pod addresses of all nodes.
-    pub pods: Ipv4Net,
 }
 
 impl Addresses {
     /// The first service address: the API server itself.
     pub fn kubernetes(&self) -> IpAddr {
         IpAddr::V4(nth(self.services, 1))
-    }
-
-    /// The tenth service address: the cluster's DNS.
-    pub fn dns(&self) -> Ipv4Addr {
-        nth(self.services, 10)
     }
 }
 
@@ -54,8 +50,8 @@ fn nth(net: Ipv4Net, n: u32) -> Ipv4Addr {
 /// A running control plane.
 pub struct Control {
     server: Server,
-    /// The cluster's authority.
-    pub authority: Authority,
+    /// Where it is reached.
+    pub url: String,
     store: Arc<store::Embedded>,
     tasks: tokio::task::JoinSet<()>,
 }
@@ -65,12 +61,7 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 impl Control {
     /// Opens the store, makes what has to exist, listens.
-    pub async fn start(
-        data: &Data,
-        addresses: &Addresses,
-        nodes: Arc<dyn apiserver::NodeConnector>,
-        progress: &Progress,
-    ) -> Result<Self> {
+    pub async fn start(data: &Data, addresses: &Addresses, progress: &Progress) -> Result<Self> {
         let step = progress.step("certificates");
         let authority = Authority::open(data)?;
         let serving = authority.identity("apiserver", &server_subject(addresses))?;
@@ -88,8 +79,12 @@ impl Control {
 
         let step = progress.step("API server");
         let listener = TcpListener::bind(addresses.listen).await.with_context(|| {
-            format!("cannot listen on {}: is another server there? Choose another port with --port", addresses.listen)
+            format!(
+                "cannot listen on {}: is another server there? Choose another port with --port",
+                addresses.listen
+            )
         })?;
+        let listener_port = listener.local_addr()?.port();
         let mut config = apiserver::Config::new(Arc::clone(&store) as Arc<dyn store::Store>, resources);
         let reader: Arc<dyn access::Reader> = Arc::new(config.reader.clone());
         let rbac = Arc::new(Rbac::new(Arc::clone(&reader)));
@@ -97,15 +92,22 @@ impl Control {
             Arc::new(ClientCertificate),
             Arc::new(ServiceAccountTokens { issuer: Arc::clone(&issuer), reader: Arc::clone(&reader) }),
         ];
-        config.authorizers =
-            vec![Arc::new(Masters), Arc::new(NodeAuthorizer::new(Arc::clone(&reader))), Arc::clone(&rbac) as _];
-        config.admission = admission::chain(rbac);
+        config.authorizers = vec![
+            Arc::new(Masters),
+            Arc::new(NodeAuthorizer::new(Arc::clone(&reader))),
+            Arc::clone(&rbac) as _,
+        ];
+        config.admission = admission::chain(Arc::clone(&rbac));
         config.anonymous = true;
         config.service_cidrs = vec![IpNet::V4(addresses.services)];
-        config.advertise = Some((addresses.advertise, listener.local_addr()?.port()));
+        config.advertise = Some((addresses.advertise, listener_port));
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
         config.issuer = Some(issuer);
-        config.nodes = Some(nodes);
+        let kubelet_client =
+            Subject::Client { user: "kube-apiserver-kubelet-client", groups: &["system:masters"] };
+        let kubelet_client = authority.identity("apiserver-kubelet-client", &kubelet_client)?;
+        config.nodes = Some(Arc::new(Connector::new(&authority, &kubelet_client)?));
+        config.rbac = Some(Arc::clone(&rbac));
         let server = Server::new(config);
         server.start().await?;
         let tls = tls(&authority, &serving)?;
@@ -116,28 +118,24 @@ impl Control {
                 tracing::error!(%error, "the API server stopped listening");
             }
         });
-        let url = format!("https://{}:{}", reachable(addresses), addresses.listen.port());
+        let url = format!("https://{}:{}", reachable(addresses), listener_port);
         data.write(kubeconfig::FILE, &kubeconfig::text(&url, &authority.certificate, &admin))?;
         step.done();
-        Ok(Self { server, authority, store, tasks })
+        let mut control = Self { server, url, store, tasks };
+        control.run_loops();
+        Ok(control)
     }
 
     /// A client in this process that acts as `user`.
-    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+    fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
         groups.push(access::AUTHENTICATED.to_owned());
         let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
         kube::Client::new(self.server.service_as(user), "default")
     }
 
-    /// Starts controllers and scheduler.
-    pub fn run_loops(&mut self, addresses: &Addresses) {
-        let controllers = controllers::Config {
-            root_ca_pem: self.authority.certificate.clone(),
-            cluster_cidr: IpNet::V4(addresses.pods),
-            ..controllers::Config::default()
-        };
-        self.tasks.spawn(controllers::run(self.client("system:kube-controller-manager", &["system:masters"]), controllers));
+    /// Starts what works beside the server, each as a client of it.
+    fn run_loops(&mut self) {
         let client = self.client("system:kube-scheduler", &[]);
         self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
     }
@@ -150,7 +148,11 @@ impl Control {
 }
 
 fn reachable(addresses: &Addresses) -> IpAddr {
-    if addresses.listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { addresses.listen.ip() }
+    if addresses.listen.ip().is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        addresses.listen.ip()
+    }
 }
 
 fn server_subject(addresses: &Addresses) -> Subject<'static> {
@@ -172,14 +174,16 @@ fn signing_key(data: &Data) -> Result<String> {
 }
 
 /// TLS 1.2 and 1.3; a client may show a certificate of the cluster's authority.
-pub fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
+fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
         roots.add(certificate?)?;
     }
-    let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
-    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+    let chain =
+        CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
     let mut config =
         rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key)?;

@@ -1,8 +1,7 @@
-//! Kubeconfig files: how kubectl, Helm and this program's own commands reach the cluster.
+//! Kubeconfig files: how kubectl, Helm and client libraries reach the cluster.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::{data::Data, pki::Identity};
 
@@ -20,12 +19,13 @@ pub fn text(server: &str, authority: &str, user: &Identity) -> String {
     )
 }
 
-/// A client of the cluster whose state folder this is.
-pub async fn client(data: &Data) -> Result<kube::Client> {
-    let Some(text) = data.read(FILE)? else {
-        bail!("no cluster has been started in {}: run `plim up`, or name its folder with --data", data.root().display());
-    };
-    let file = Kubeconfig::from_yaml(&text).context("the kubeconfig of the state folder is damaged")?;
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    Ok(kube::Client::try_from(config)?)
+/// `plim kubeconfig`
+pub fn print(data: &Data) -> Result<()> {
+    match data.read(FILE)? {
+        Some(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        None => bail!("no server has been started in {}: run `plim server -d` first", data.root().display()),
+    }
 }

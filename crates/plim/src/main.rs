@@ -1,18 +1,21 @@
 //! `plim`: the command line of Plimsoll. The only room that prints.
 
-mod client;
+mod connector;
 mod control;
 mod data;
 mod kubeconfig;
+mod log;
 mod pki;
-mod up;
+mod plan;
+mod progress;
+mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use data::Data;
 
-/// Containers, a Kubernetes-compatible cluster and what it costs, in one program.
+/// A Kubernetes-compatible control plane, and what machines cost, in one program.
 #[derive(Parser)]
 #[command(name = "plim", version, arg_required_else_help = true)]
 struct Cli {
@@ -25,15 +28,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a cluster on this machine.
-    #[command(after_help = up::EXAMPLES)]
-    Up(up::Up),
-    /// Stop the cluster.
+    /// Start the control plane: API server, store and scheduler.
+    #[command(after_help = serve::EXAMPLES)]
+    Server(serve::Serve),
+    /// Stop the control plane.
     #[command(after_help = "Example:\n  plim down")]
     Down,
     /// Print the administrator's kubeconfig.
-    #[command(after_help = "Example:\n  plim kubeconfig > ~/.kube/config && kubectl get nodes")]
+    #[command(after_help = "Example:\n  plim kubeconfig > ~/.kube/config && kubectl get namespaces")]
     Kubeconfig,
+    /// What a list of VMs costs, and which machines would carry the same load.
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(plan::Plan),
     /// Print a completion script.
     #[command(after_help = "Example:\n  source <(plim completion bash)")]
     Completion {
@@ -43,18 +49,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The holder of containers is this same program: it has to begin before any thread exists.
-    if let Some(code) = up::holder() {
-        return code;
-    }
     let cli = Cli::parse();
     let data = Data::at(cli.data);
     let result = match cli.command {
-        Command::Up(up) => up.run(&data),
-        Command::Down => up::down(&data),
-        Command::Kubeconfig => client::print_kubeconfig(&data),
+        Command::Server(serve) => serve.run(&data),
+        Command::Down => serve::down(&data),
+        Command::Kubeconfig => kubeconfig::print(&data),
+        Command::Plan(plan) => plan.run(),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "plim", &mut std::io::stdout());
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "plim", &mut std::io::stdout());
             Ok(())
         }
     };

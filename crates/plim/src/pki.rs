@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -62,7 +63,8 @@ impl Authority {
 
     /// The identity kept as `pki/NAME.crt` and `.key`; made anew when it is missing, old, or was made for other names.
     pub fn identity(&self, name: &str, subject: &Subject<'_>) -> Result<Identity> {
-        let (crt, key, stamp) = (format!("pki/{name}.crt"), format!("pki/{name}.key"), format!("pki/{name}.for"));
+        let (crt, key, stamp) =
+            (format!("pki/{name}.crt"), format!("pki/{name}.key"), format!("pki/{name}.for"));
         let now = OffsetDateTime::now_utc();
         let asked = format!("{subject:?}");
         if let (Some(certificate), Some(key), Some(made)) =
@@ -76,7 +78,7 @@ impl Authority {
         let identity = self.sign(subject, now)?;
         self.data.write(&key, &identity.key)?;
         self.data.write(&crt, &identity.certificate)?;
-        let renew = now + LEAF_LIFE * 2 / 3;
+        let renew: OffsetDateTime = now + LEAF_LIFE * 2 / 3;
         self.data.write(&stamp, &format!("{}\n{asked}", renew.unix_timestamp()))?;
         Ok(identity)
     }
@@ -115,7 +117,8 @@ fn make_authority() -> Result<Identity> {
     params.not_before = now - Duration::hours(1);
     params.not_after = now + AUTHORITY_LIFE;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params.distinguished_name.push(DnType::CommonName, "plimsoll-ca");
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;

@@ -39,7 +39,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, policy: Policy) -> Decision 
     if snapshot.nodes.is_empty() {
         return Decision::Unschedulable {
             message: "no nodes available to schedule pods".to_owned(),
-            help: "Add a machine: on it, run `plim agent` with the address of this server.".to_owned(),
+            help: "Add a node to the cluster.".to_owned(),
         };
     }
     let total = snapshot.nodes.len();

@@ -1,4 +1,4 @@
-//! `plim up` and `plim down`.
+//! `plim server` and `plim down`.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -7,18 +7,24 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
-    process::{Command, ExitCode, Stdio},
-
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::{
+    fs::FlockOperation,
+    process::{Pid, Signal, kill_process},
+};
 
-use crate::{control::Addresses, data::Data, node, progress::Progress};
+use crate::{
+    control::{Addresses, Control},
+    data::Data,
+    progress::Progress,
+};
 
-/// Shown by `plim up --help`.
-pub const EXAMPLES: &str = "Examples:\n  plim up -d                        start in the background\n  plim up --nodes 3                 three nodes on this machine\n  plim up -d --data /srv/other --port 7443\n                                    a second cluster beside the first";
+/// Shown by `plim server --help`.
+pub const EXAMPLES: &str = "Examples:\n  plim server -d                    start in the background\n  plim server -d --data /srv/other --port 7443\n                                    a second server beside the first";
 /// Holds the number of the process that serves the folder.
 const PID_FILE: &str = "run/plim.pid";
 /// What a process in the background says.
@@ -28,45 +34,32 @@ const REPORT_FD: &str = "PLIM_REPORT_FD";
 /// The line that ends the report of a successful start.
 const READY: &str = "ready";
 
-/// Start a cluster on this machine.
+/// Start the control plane: API server, store and scheduler.
 #[derive(Args, Clone, Debug)]
-pub struct Up {
-    /// Go on in the background once the node is ready.
+pub struct Serve {
+    /// Go on in the background once the server is ready.
     #[arg(short, long)]
     detach: bool,
-    /// How many nodes this machine plays, each with a network of its own when there is more than one.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=50))]
-    nodes: u16,
-    /// Port of the API server.
+    /// Port of the API server; 0 takes a free one.
     #[arg(long, default_value_t = 6443)]
     port: u16,
     /// Address of the API server.
     #[arg(long, default_value = "0.0.0.0")]
     listen: IpAddr,
-    /// Addresses of services; the tenth is the cluster's DNS.
+    /// Addresses of services; the first is the API server itself.
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
     service_cidr: ipnet::Ipv4Net,
-    /// Addresses of pods.
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
-    pod_cidr: ipnet::Ipv4Net,
-    /// Addresses that LoadBalancer services get.
-    #[arg(long, default_value = "10.97.0.0/24", value_name = "CIDR")]
-    lb_cidr: ipnet::Ipv4Net,
 }
 
-impl Up {
-    /// Starts the cluster, in front or in the background.
+impl Serve {
+    /// Starts the server, in front or in the background.
     pub fn run(self, data: &Data) -> Result<()> {
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "starting containers needs root: run `sudo plim up`"
-        );
         if let Some(pid) = running(data)? {
             if self.detach {
                 println!("already running (process {pid})");
                 return Ok(());
             }
-            bail!("a cluster is running in {} (process {pid}): `plim down` stops it", data.root().display());
+            bail!("a server is running in {} (process {pid}): `plim down` stops it", data.root().display());
         }
         if self.detach { self.detached(data) } else { self.foreground(data) }
     }
@@ -98,7 +91,7 @@ impl Up {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let mut tail: Vec<&str> = text.lines().rev().take(5).collect();
         tail.reverse();
-        bail!("the cluster did not start ({status}); {} ends with:\n{}", log.display(), tail.join("\n"))
+        bail!("the server did not start ({status}); {} ends with:\n{}", log.display(), tail.join("\n"))
     }
 
     fn foreground(&self, data: &Data) -> Result<()> {
@@ -117,18 +110,20 @@ impl Up {
     async fn serve(&self, data: &Data, progress: Progress, report: Option<std::fs::File>) -> Result<()> {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        data.folder("run")?;
-        data.write(PID_FILE, &std::process::id().to_string())?;
-        let cluster = node::Cluster::start(data, &self.addresses()?, self.nodes, self.lb_cidr, &progress).await?;
+        let _mark = mark_running(data)?;
+        let control = Control::start(data, &self.addresses()?, &progress).await?;
         progress.line(&format!("Ready after {:.2} s.", progress.seconds()));
-        progress.line(&format!("  API server  {}", cluster.url()));
+        progress.line(&format!("  API server  {}", control.url));
         let folder = if data.root() == std::path::Path::new(crate::data::DEFAULT) {
             String::new()
         } else {
             format!(" --data {}", data.root().display())
         };
-        progress.line(&format!("  kubectl     export KUBECONFIG={}", data.path(crate::kubeconfig::FILE).display()));
-        progress.line(&format!("  next        plim status{folder}"));
+        progress.line(&format!(
+            "  kubectl     export KUBECONFIG={}",
+            data.path(crate::kubeconfig::FILE).display()
+        ));
+        progress.line(&format!("  stop        plim down{folder}"));
         if let Some(mut file) = report {
             // The command in front is gone if this fails; nobody waits for it then.
             let _ = writeln!(file, "{READY}");
@@ -137,17 +132,15 @@ impl Up {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        cluster.stop().await;
-        let _ = std::fs::remove_file(data.path(PID_FILE));
+        control.stop().await;
         Ok(())
     }
 
     fn addresses(&self) -> Result<Addresses> {
-        let (a, b) = (self.service_cidr, self.pod_cidr);
-        ensure!(!a.contains(&b.network()) && !b.contains(&a.network()), "--service-cidr and --pod-cidr overlap");
-        ensure!(a.prefix_len() <= 24, "--service-cidr needs a range of /24 or larger");
+        let range = self.service_cidr;
+        ensure!(range.prefix_len() <= 24, "--service-cidr needs a range of /24 or larger");
         let advertise = if self.listen.is_unspecified() { own_address() } else { self.listen };
-        Ok(Addresses { listen: SocketAddr::new(self.listen, self.port), advertise, services: a, pods: b })
+        Ok(Addresses { listen: SocketAddr::new(self.listen, self.port), advertise, services: range })
     }
 }
 
@@ -170,20 +163,35 @@ fn report_to_parent() -> Option<std::fs::File> {
     Some(fd.into())
 }
 
-/// The process that serves the folder, if it is alive.
+/// The process that serves the folder, if there is one: it holds a lock on the file with its number.
 fn running(data: &Data) -> Result<Option<i32>> {
-    let Some(pid) = data.read(PID_FILE)?.and_then(|t| t.trim().parse::<i32>().ok()) else { return Ok(None) };
-    let alive = Pid::from_raw(pid).is_some_and(|p| test_kill_process(p).is_ok());
-    // The number may have gone to somebody else after a crash.
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Ok((alive && name.trim() == "plim").then_some(pid))
+    let Ok(file) = std::fs::File::open(data.path(PID_FILE)) else { return Ok(None) };
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        return Ok(None);
+    }
+    Ok(data.read(PID_FILE)?.and_then(|text| text.trim().parse().ok()))
 }
 
-/// `plim down`: ends the process, the pods and the network; the state folder stays.
+/// Marks the folder as served by this process for as long as the file is open.
+fn mark_running(data: &Data) -> Result<std::fs::File> {
+    data.folder("run")?;
+    let path = data.path(PID_FILE);
+    let mut file =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another process serves {}: `plim down` stops it", data.root().display()))?;
+    file.set_len(0)?;
+    write!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+/// `plim down`: ends the process; the state folder stays.
 pub fn down(data: &Data) -> Result<()> {
-    if let Some(pid) = running(data)?
-        && let Some(process) = Pid::from_raw(pid)
-    {
+    let Some(pid) = running(data)? else {
+        println!("nothing is running in {}", data.root().display());
+        return Ok(());
+    };
+    if let Some(process) = Pid::from_raw(pid) {
         let exit = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())?;
         kill_process(process, Signal::TERM)?;
         let mut fds = [rustix::event::PollFd::new(&exit, rustix::event::PollFlags::IN)];
@@ -194,18 +202,6 @@ pub fn down(data: &Data) -> Result<()> {
             data.path(LOG_FILE).display()
         );
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(node::tear_down(data))?;
     println!("stopped; the state stays in {}", data.root().display());
     Ok(())
 }
-
-/// Runs the holder of containers if this process was started to be one.
-pub fn holder() -> Option<ExitCode> {
-    let mut args = std::env::args().skip(1);
-    if args.next()? != node::HOLDER_ARGUMENT {
-        return None;
-    }
-    Some(ExitCode::from(u8::try_from(runtime::holder::main(args)).unwrap_or(1)))
-}
-

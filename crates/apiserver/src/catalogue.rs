@@ -1,0 +1,325 @@
+//! What is served right now: built-in kinds and established CustomResourceDefinitions, found by group, version, plural.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use apimachinery::{ApiError, Object};
+use bytes::Bytes;
+use kinds::Resource;
+use store::Entry;
+
+use crate::{encoding, special::events};
+
+/// How the stored form of a resource differs from the form it is served in.
+#[derive(Clone, Debug, Default)]
+pub enum View {
+    /// Not at all.
+    #[default]
+    Direct,
+    /// `events.k8s.io` shows the core events under other field names.
+    Events,
+    /// A custom resource: entries older than the schema, or written through another version, are pruned and defaulted again.
+    Custom {
+        /// Entries written after this revision through the storage version already obey the schema.
+        since: store::Revision,
+        /// This version is the one that is stored.
+        storage: bool,
+    },
+}
+
+/// One served resource.
+#[derive(Debug)]
+pub struct Served {
+    /// What it is.
+    pub resource: Arc<Resource>,
+    /// `v1`, `apps/v1`
+    pub api_version: String,
+    /// `/registry/pods/`
+    pub prefix: String,
+    /// `{"kind":"Pod","apiVersion":"v1",`
+    pub head: Bytes,
+    /// See [`View`].
+    pub view: View,
+    /// For custom resources: served while its definition is being deleted, creates are refused.
+    pub terminating: bool,
+    /// The warning on every use of a deprecated version.
+    pub deprecation: Option<String>,
+}
+
+/// Where the objects of a resource lie.
+#[must_use]
+pub fn prefix(group: &str, plural: &str) -> String {
+    match (group, plural) {
+        ("", _) | ("events.k8s.io", "events") => format!("/registry/{plural}/"),
+        _ => format!("/registry/{group}/{plural}/"),
+    }
+}
+
+impl Served {
+    /// A resource that is stored as it is served.
+    #[must_use]
+    pub fn new(resource: Arc<Resource>) -> Self {
+        let api_version = resource.api_version();
+        let (first, second) = (&resource.kind, &api_version);
+        let head = if resource.builtin {
+            format!(r#"{{"kind":"{first}","apiVersion":"{second}","#)
+        } else {
+            format!(r#"{{"apiVersion":"{second}","kind":"{first}","#)
+        };
+        let view = if &*resource.group == "events.k8s.io" { View::Events } else { View::Direct };
+        Self {
+            prefix: prefix(&resource.group, &resource.plural),
+            head: head.into(),
+            view,
+            terminating: false,
+            deprecation: None,
+            api_version,
+            resource,
+        }
+    }
+
+    /// Where an object lies.
+    #[must_use]
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.resource.namespaced {
+            format!("{}{namespace}/{name}", self.prefix)
+        } else {
+            format!("{}{name}", self.prefix)
+        }
+    }
+
+    /// Where the objects of a namespace lie; all of them when it is empty.
+    #[must_use]
+    pub fn range(&self, namespace: &str) -> String {
+        if self.resource.namespaced && !namespace.is_empty() {
+            format!("{}{namespace}/", self.prefix)
+        } else {
+            self.prefix.clone()
+        }
+    }
+
+    /// Namespace (may be empty) and name of a key.
+    #[must_use]
+    pub fn split_key<'a>(&self, key: &'a str) -> (&'a str, &'a str) {
+        let rest = key.strip_prefix(&self.prefix).unwrap_or(key);
+        rest.split_once('/').unwrap_or(("", rest))
+    }
+
+    /// Whether entries can be served as the bytes they are.
+    #[must_use]
+    pub fn is_direct(&self, entry: &Entry) -> bool {
+        match self.view {
+            View::Direct => true,
+            View::Events => false,
+            View::Custom { since, storage } => storage && entry.modified > since,
+        }
+    }
+
+    /// The entry as it is served, still without kind and version: the stored bytes wherever that is possible.
+    pub fn wire(&self, entry: &Entry) -> Result<Bytes, ApiError> {
+        if self.is_direct(entry) {
+            return Ok(entry.value.clone());
+        }
+        let object = self.object(entry)?;
+        Ok(encoding::with_revision(&encoding::encode(&object)?, encoding::revision(&entry.value)))
+    }
+
+    /// The entry, decoded, in this version, with its kind.
+    pub fn object(&self, entry: &Entry) -> Result<Object, ApiError> {
+        let mut object = encoding::decode(&entry.value, &self.api_version, &self.resource.kind)?;
+        if self.is_direct(entry) {
+            return Ok(object);
+        }
+        match self.view {
+            View::Direct => {}
+            View::Events => events::to_grouped(&mut object),
+            View::Custom { .. } => crate::shape::stored_custom(&self.resource, &mut object),
+        }
+        Ok(object)
+    }
+
+    /// The bytes to store for an object of this version.
+    pub fn stored(&self, object: &Object) -> Result<Bytes, ApiError> {
+        if matches!(self.view, View::Events) {
+            let mut core = object.clone();
+            events::to_core(&mut core);
+            return encoding::encode(&core);
+        }
+        encoding::encode(object)
+    }
+
+    /// 404 for an object of this resource.
+    #[must_use]
+    pub fn not_found(&self, name: &str) -> ApiError {
+        ApiError::not_found(&self.resource.group, &self.resource.plural, name)
+    }
+
+    /// 422 for an object of this resource.
+    #[must_use]
+    pub fn invalid(&self, name: &str, errors: &[apimachinery::FieldError]) -> ApiError {
+        ApiError::invalid(&self.resource.group, &self.resource.kind, name, errors)
+    }
+}
+
+/// One version of a group.
+#[derive(Clone, Debug, Default)]
+pub struct Version {
+    /// By plural.
+    pub resources: BTreeMap<String, Arc<Served>>,
+    /// Has a built-in kind; an unknown resource then is a 404 in JSON.
+    pub builtin: bool,
+}
+
+/// One group: its versions, the preferred one first.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// In order of preference.
+    pub versions: Vec<(String, Version)>,
+}
+
+/// Everything served. Replaced as a whole when a definition changes.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// By name; the core group is the empty one.
+    pub groups: HashMap<String, Group>,
+    /// Group names in the order of discovery.
+    pub order: Vec<String>,
+    /// By storage prefix (`/registry/pods/`), the storage version's view.
+    pub by_prefix: HashMap<String, Arc<Served>>,
+    /// Rises with each replacement; documents derived from the catalogue compare it.
+    pub generation: u64,
+}
+
+/// Upstream's priorities of the built-in groups (aggregator.go), then custom groups by name.
+fn priority(group: &str) -> i32 {
+    match group {
+        "" => 18000,
+        "apps" => 17800,
+        "events.k8s.io" => 17750,
+        "authentication.k8s.io" => 17700,
+        "authorization.k8s.io" => 17600,
+        "autoscaling" => 17500,
+        "batch" => 17400,
+        "certificates.k8s.io" => 17300,
+        "networking.k8s.io" => 17200,
+        "policy" => 17100,
+        "rbac.authorization.k8s.io" => 17000,
+        "storage.k8s.io" => 16800,
+        "apiextensions.k8s.io" => 16700,
+        "admissionregistration.k8s.io" => 16600,
+        "scheduling.k8s.io" => 16600,
+        "coordination.k8s.io" => 16500,
+        "node.k8s.io" => 16300,
+        "discovery.k8s.io" => 16200,
+        "flowcontrol.apiserver.k8s.io" => 16100,
+        _ => 1000,
+    }
+}
+
+/// Kubernetes' order of versions: `v2 > v1 > v1beta2 > v1alpha1 > foo`.
+#[must_use]
+pub fn version_rank(version: &str) -> (u8, u32, u32, std::cmp::Reverse<String>) {
+    let parse = || {
+        let rest = version.strip_prefix('v')?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let major: u32 = rest[..digits].parse().ok()?;
+        let tail = &rest[digits..];
+        if tail.is_empty() {
+            return Some((3, major, 0));
+        }
+        let (level, number) = match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+            (Some(n), _) => (2, n),
+            (_, Some(n)) => (1, n),
+            _ => return None,
+        };
+        Some((level, major, number.parse().ok()?))
+    };
+    let (level, major, minor) = parse().unwrap_or((0, 0, 0));
+    let name = if level == 0 { version.to_owned() } else { String::new() };
+    (level, major, minor, std::cmp::Reverse(name))
+}
+
+impl Catalogue {
+    /// Everything in `list`.
+    #[must_use]
+    pub fn of(list: impl IntoIterator<Item = Arc<Served>>, generation: u64) -> Self {
+        let mut all = Self { generation, ..Self::default() };
+        for served in list {
+            let resource = &served.resource;
+            let group = all.groups.entry(resource.group.to_string()).or_default();
+            let index = group.versions.iter().position(|(name, _)| **name == *resource.version);
+            let index = index.unwrap_or_else(|| {
+                group.versions.push((resource.version.to_string(), Version::default()));
+                group.versions.len() - 1
+            });
+            let version = &mut group.versions[index].1;
+            version.builtin |= resource.builtin;
+            version.resources.insert(resource.plural.to_string(), served.clone());
+            let stored = match served.view {
+                View::Direct => true,
+                View::Events => false,
+                View::Custom { storage, .. } => storage,
+            };
+            if stored {
+                all.by_prefix.insert(served.prefix.clone(), served.clone());
+            }
+        }
+        for group in all.groups.values_mut() {
+            group.versions.sort_by_key(|(name, _)| std::cmp::Reverse(version_rank(name)));
+        }
+        all.order = all.groups.keys().cloned().collect();
+        all.order.sort_by_key(|name| (-priority(name), name.clone()));
+        all
+    }
+
+    /// One version of a group.
+    #[must_use]
+    pub fn version(&self, group: &str, version: &str) -> Option<&Version> {
+        self.groups.get(group)?.versions.iter().find(|(name, _)| name == version).map(|(_, v)| v)
+    }
+
+    /// One resource.
+    #[must_use]
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
+        self.version(group, version)?.resources.get(plural)
+    }
+
+    /// A resource at the version its group prefers.
+    #[must_use]
+    pub fn preferred(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
+        self.groups.get(group)?.versions.iter().find_map(|(_, v)| v.resources.get(plural))
+    }
+
+    /// The resource of a kind.
+    #[must_use]
+    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Served>> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.version(group, version)?.resources.values().find(|s| &*s.resource.kind == kind)
+    }
+
+    /// The resource that a key belongs to.
+    #[must_use]
+    pub fn of_key(&self, key: &str) -> Option<&Arc<Served>> {
+        let rest = key.strip_prefix("/registry/")?;
+        let first = rest.find('/')?;
+        let end = "/registry/".len() + first + 1;
+        self.by_prefix.get(&key[..end]).or_else(|| {
+            let second = rest[first + 1..].find('/')?;
+            self.by_prefix.get(&key[..end + second + 1])
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_kubernetes_orders_them() {
+        let mut versions = vec!["v1alpha1", "foo1", "v1", "v1beta2", "v2", "v10", "v1beta1", "bar"];
+        versions.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
+        assert_eq!(versions, ["v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "bar", "foo1"]);
+    }
+}

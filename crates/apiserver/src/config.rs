@@ -1,0 +1,99 @@
+//! What a server is made of, and the seams to what lies outside it.
+
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
+
+use access::{Admission, Authenticator, Authorizer, rbac::Rbac, token::Issuer};
+use apimachinery::{ApiError, Object};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+use kinds::Resource;
+use store::Store;
+
+use crate::{
+    body::{Body, RequestBody},
+    catalogue::{Catalogue, Served},
+    reader::StoreReader,
+};
+
+/// Reaches nodes, and addresses on the pod and service network.
+#[async_trait]
+pub trait NodeConnector: Send + Sync {
+    /// Sends a request to the kubelet of `node` (its decoded object) over authenticated TLS; the URI has path and query
+    /// only. An answer of 101 carries [`hyper::upgrade::OnUpgrade`] in its extensions.
+    async fn kubelet(
+        &self,
+        node: &Object,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<Body>, ApiError>;
+    /// Sends a request to a pod or service address; `tls` without verification, as upstream does for `https:` names.
+    async fn address(
+        &self,
+        address: IpAddr,
+        port: u16,
+        tls: bool,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<Body>, ApiError>;
+}
+
+/// Everything a server needs.
+pub struct Config {
+    /// Where objects lie.
+    pub store: Arc<dyn Store>,
+    /// The built-in kinds.
+    pub resources: Vec<Arc<Resource>>,
+    /// Asked in order; the first that knows the caller answers.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    /// Asked in order; the first that has an opinion decides.
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
+    /// Run in order.
+    pub admission: Vec<Arc<dyn Admission>>,
+    /// Callers without credentials are `system:anonymous` instead of being refused.
+    pub anonymous: bool,
+    /// Service addresses, the primary family first.
+    pub service_cidrs: Vec<IpNet>,
+    /// Node ports: 30000–32767 upstream.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where this server is reached: endpoints of `default/kubernetes`.
+    pub advertise: Option<(IpAddr, u16)>,
+    /// Objects that have to exist: RBAC bootstrap and the like, made at start when they are missing.
+    pub bootstrap: Vec<Object>,
+    /// Sees `store` decoded; authorizers and admission plugins are made with it.
+    pub reader: StoreReader,
+    /// Answers SelfSubjectRulesReviews; the same as in `authorizers`.
+    pub rbac: Option<Arc<Rbac>>,
+    /// Signs and checks ServiceAccount tokens; without it `serviceaccounts/token` is not served.
+    pub issuer: Option<Arc<Issuer>>,
+    /// Reaches kubelets; without it log, exec, attach, port-forward and proxy answer 503.
+    pub nodes: Option<Arc<dyn NodeConnector>>,
+    /// The clock.
+    pub now: fn() -> DateTime<Utc>,
+}
+
+impl Config {
+    /// A server over `store` that serves `resources` to nobody yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, resources: Vec<Arc<Resource>>) -> Self {
+        let catalogue = Catalogue::of(resources.iter().map(|r| Arc::new(Served::new(r.clone()))), 0);
+        Self {
+            reader: StoreReader::new(store.clone(), Arc::new(catalogue)),
+            store,
+            resources,
+            authenticators: Vec::new(),
+            authorizers: Vec::new(),
+            admission: Vec::new(),
+            anonymous: false,
+            service_cidrs: vec![IpNet::V4(ipnet::Ipv4Net::new_assert(
+                std::net::Ipv4Addr::new(10, 96, 0, 0),
+                16,
+            ))],
+            node_ports: 30000..=32767,
+            advertise: None,
+            bootstrap: Vec::new(),
+            rbac: None,
+            issuer: None,
+            nodes: None,
+            now: Utc::now,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `/api`, `/apis`: what is served, as legacy documents and aggregated.
+
+use apimachinery::ApiError;
+use base64::Engine as _;
+use http::{HeaderValue, header};
+use kinds::Resource;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256, Sha512};
+
+use crate::{
+    Response,
+    catalogue::{Catalogue, Group, Version},
+    negotiate::Offer,
+    respond, route,
+    server::{Call, Inner},
+};
+
+/// `/`: the paths there are.
+pub(crate) fn root(inner: &Inner, _call: &Call) -> Response {
+    let catalogue = inner.catalogue.load();
+    let mut paths =
+        vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    for name in catalogue.order.iter().filter(|n| !n.is_empty()) {
+        paths.push(format!("/apis/{name}"));
+        let versions = catalogue.groups.get(name).into_iter().flat_map(|g| &g.versions);
+        paths.extend(versions.map(|(version, _)| format!("/apis/{name}/{version}")));
+    }
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(str::to_owned),
+    );
+    respond::document(
+        200,
+        crate::negotiate::Media { pretty: true, ..Default::default() },
+        &json!({"paths": paths}),
+    )
+}
+
+/// A discovery document.
+pub(crate) fn answer(inner: &Inner, call: &Call, parts: &[&str]) -> Result<Response, ApiError> {
+    let catalogue = inner.catalogue.load();
+    let media = call.media(if parts.len() == 1 { Offer::Discovery } else { Offer::Plain })?;
+    let document = match parts {
+        ["api"] if media.aggregated => aggregated(&catalogue, |name| name.is_empty()),
+        ["apis"] if media.aggregated => aggregated(&catalogue, |name| !name.is_empty()),
+        ["api"] => json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address(inner)}],
+        }),
+        ["apis"] => {
+            let groups: Vec<Value> = catalogue
+                .order
+                .iter()
+                .filter(|name| !name.is_empty())
+                .filter_map(|name| Some(group(name, catalogue.groups.get(name)?)))
+                .collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        ["apis", name] => {
+            let Some(found) = catalogue.groups.get(*name).filter(|_| !name.is_empty()) else {
+                return Ok(route::not_found());
+            };
+            let mut document = group(name, found);
+            document["kind"] = "APIGroup".into();
+            document["apiVersion"] = "v1".into();
+            document
+        }
+        ["api", version] => match catalogue.version("", version) {
+            Some(found) => resources(version, found),
+            None => return Ok(route::not_found()),
+        },
+        ["apis", name, version] => match catalogue.version(name, version).filter(|_| !name.is_empty()) {
+            Some(found) => resources(&format!("{name}/{version}"), found),
+            None => return Ok(route::not_found()),
+        },
+        _ => return Ok(route::not_found()),
+    };
+    if !media.aggregated {
+        return Ok(respond::document(200, media, &document));
+    }
+    let tag = format!("\"{}\"", hex(&Sha512::digest(document.to_string().as_bytes())));
+    let known = call.headers.get(header::IF_NONE_MATCH).is_some_and(|t| t.as_bytes() == tag.as_bytes());
+    let mut response = if known {
+        let mut response = respond::text(304, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response
+    } else {
+        respond::document(200, media, &document)
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(response)
+}
+
+/// Upper-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
+}
+
+fn address(inner: &Inner) -> String {
+    inner
+        .config
+        .advertise
+        .map(|(ip, port)| std::net::SocketAddr::new(ip, port).to_string())
+        .unwrap_or_default()
+}
+
+fn group(name: &str, group: &Group) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|(version, _)| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
+}
+
+fn storage_hash(resource: &Resource) -> String {
+    let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+    base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
+}
+
+fn resources(group_version: &str, version: &Version) -> Value {
+    let mut list = Vec::new();
+    for served in version.resources.values() {
+        let resource = &served.resource;
+        let mut entry = json!({
+            "name": &*resource.plural, "singularName": &*resource.singular, "namespaced": resource.namespaced,
+            "kind": &*resource.kind, "verbs": resource.verbs,
+        });
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        if resource.verbs.iter().any(|v| &**v == "get") {
+            entry["storageVersionHash"] = storage_hash(resource).into();
+        }
+        list.push(entry);
+        for sub in &resource.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
+                "namespaced": resource.namespaced, "kind": &*sub.kind, "verbs": sub.verbs,
+            });
+            if (&sub.group, &sub.version) != (&resource.group, &resource.version) {
+                entry["group"] = (&*sub.group).into();
+                entry["version"] = (&*sub.version).into();
+            }
+            list.push(entry);
+        }
+    }
+    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
+}
+
+fn aggregated(catalogue: &Catalogue, wanted: impl Fn(&str) -> bool) -> Value {
+    let items: Vec<Value> = catalogue
+        .order
+        .iter()
+        .filter(|name| wanted(name))
+        .filter_map(|name| {
+            let versions: Vec<Value> = catalogue
+                .groups
+                .get(name)?
+                .versions
+                .iter()
+                .map(|(version, found)| {
+                    let resources: Vec<Value> =
+                        found.resources.values().map(|s| aggregated_resource(&s.resource)).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
+            Some(json!({"metadata": metadata, "versions": versions}))
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn kind_of(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+fn aggregated_resource(resource: &Resource) -> Value {
+    let own = kind_of(&resource.group, &resource.version, &resource.kind);
+    let mut entry = json!({
+        "resource": &*resource.plural, "responseKind": own,
+        "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": &*resource.singular, "verbs": resource.verbs,
+    });
+    if !resource.short_names.is_empty() {
+        entry["shortNames"] = json!(resource.short_names);
+    }
+    if !resource.categories.is_empty() {
+        entry["categories"] = json!(resource.categories);
+    }
+    let subs: Vec<Value> = resource
+        .subresources
+        .iter()
+        .map(|s| json!({
+            "subresource": &*s.name, "responseKind": kind_of(&s.group, &s.version, &s.kind), "verbs": s.verbs,
+        }))
+        .collect();
+    if !subs.is_empty() {
+        entry["subresources"] = subs.into();
+    }
+    entry
+}

@@ -1,0 +1,125 @@
+//! How an object lies in the store, so that reads never encode.
+//!
+//! The stored bytes are the object's JSON without `apiVersion` and `kind`, `metadata` first and `resourceVersion` first
+//! in it: `{"metadata":{"resourceVersion":"12",…},"spec":…}`. So the revision always stands at byte [`REVISION_AT`], the
+//! store splices it in, and an answer is the kind's head followed by the stored bytes without their first brace.
+
+use apimachinery::{ApiError, Object};
+use bytes::Bytes;
+use serde_json::{Map, Value, value::RawValue};
+
+const OPENING: &[u8] = br#"{"metadata":{"resourceVersion":""#;
+
+/// Where the digits of the revision begin in every stored value.
+pub const REVISION_AT: usize = OPENING.len();
+
+/// The bytes to store, with an empty revision.
+pub fn encode(object: &Object) -> Result<Bytes, ApiError> {
+    let empty = Map::new();
+    let object = object.as_object().ok_or_else(|| ApiError::internal("an object must be a JSON object"))?;
+    let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let mut out = Vec::with_capacity(2048);
+    out.extend_from_slice(OPENING);
+    out.push(b'"');
+    fields(&mut out, metadata, &["resourceVersion"])?;
+    out.push(b'}');
+    fields(&mut out, object, &["apiVersion", "kind", "metadata"])?;
+    out.push(b'}');
+    Ok(out.into())
+}
+
+fn fields(out: &mut Vec<u8>, map: &Map<String, Value>, except: &[&str]) -> Result<(), ApiError> {
+    for (key, value) in map {
+        if !except.contains(&key.as_str()) {
+            out.push(b',');
+            serde_json::to_writer(&mut *out, key).map_err(ApiError::internal)?;
+            out.push(b':');
+            serde_json::to_writer(&mut *out, value).map_err(ApiError::internal)?;
+        }
+    }
+    Ok(())
+}
+
+/// The digits that stand in a stored value; empty when it is not one of ours.
+#[must_use]
+pub fn revision(stored: &[u8]) -> &str {
+    if !stored.starts_with(OPENING) {
+        return "";
+    }
+    let digits = stored[REVISION_AT..].iter().take_while(|b| b.is_ascii_digit()).count();
+    std::str::from_utf8(&stored[REVISION_AT..REVISION_AT + digits]).unwrap_or_default()
+}
+
+/// The same value with an empty revision, to be stored again.
+#[must_use]
+pub fn without_revision(stored: &Bytes) -> Bytes {
+    let digits = revision(stored).len();
+    if digits == 0 {
+        return stored.clone();
+    }
+    let mut out = Vec::with_capacity(stored.len());
+    out.extend_from_slice(&stored[..REVISION_AT]);
+    out.extend_from_slice(&stored[REVISION_AT + digits..]);
+    out.into()
+}
+
+/// The value as the store made it of [`encode`]'s bytes at `revision`.
+#[must_use]
+pub fn with_revision(encoded: &Bytes, revision: &str) -> Bytes {
+    let mut out = Vec::with_capacity(encoded.len() + revision.len());
+    out.extend_from_slice(&encoded[..REVISION_AT]);
+    out.extend_from_slice(revision.as_bytes());
+    out.extend_from_slice(&encoded[REVISION_AT..]);
+    out.into()
+}
+
+/// Whether two values are the same but for their revisions.
+#[must_use]
+pub fn same_content(stored: &[u8], encoded: &[u8]) -> bool {
+    let digits = revision(stored).len();
+    stored.len() == encoded.len() + digits
+        && stored.starts_with(OPENING)
+        && stored[REVISION_AT + digits..] == encoded[REVISION_AT..]
+}
+
+/// The object of a stored value, with its kind.
+pub fn decode(stored: &[u8], api_version: &str, kind: &str) -> Result<Object, ApiError> {
+    let mut object: Value = serde_json::from_slice(stored).map_err(ApiError::internal)?;
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), api_version.into());
+        map.insert("kind".to_owned(), kind.into());
+    }
+    Ok(object)
+}
+
+/// The `metadata` of a stored value, as it stands there.
+pub fn metadata(stored: &[u8]) -> Result<&RawValue, ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    serde_json::from_slice::<Head<'_>>(stored).map(|h| h.metadata).map_err(ApiError::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_revision_always_stands_at_the_same_byte() {
+        let object = json!({
+            "kind": "ConfigMap", "apiVersion": "v1", "data": {"resourceVersion": "", "metadata": "{\"a\":1}"},
+            "metadata": {"name": "x", "resourceVersion": "7"},
+        });
+        let stored = with_revision(&encode(&object).unwrap(), "42");
+        assert_eq!(revision(&stored), "42");
+        let back = decode(&stored, "v1", "ConfigMap").unwrap();
+        assert_eq!(back["metadata"], json!({"name": "x", "resourceVersion": "42"}));
+        assert_eq!(back["data"], object["data"]);
+        assert_eq!(with_revision(&without_revision(&stored), "42"), stored);
+        assert!(same_content(&stored, &encode(&object).unwrap()));
+    }
+}

@@ -1,0 +1,94 @@
+//! `/healthz`, `/livez`, `/readyz`, `/version`, and the documents of the token issuer.
+
+use std::sync::atomic::Ordering;
+
+use apimachinery::ApiError;
+use http::{HeaderValue, header};
+use serde_json::json;
+
+use crate::{
+    Response,
+    negotiate::Offer,
+    respond,
+    server::{Call, Inner},
+};
+
+/// The version of Kubernetes whose API is served.
+pub const KUBERNETES: &str = "v1.37.2";
+
+/// `/version`
+pub(crate) fn version(call: &Call) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Plain)?;
+    let platform = format!(
+        "{}/{}",
+        std::env::consts::OS,
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+    );
+    let document = json!({
+        "major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
+        "gitVersion": KUBERNETES, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": platform,
+    });
+    Ok(respond::document(200, media, &document))
+}
+
+/// A health page, or one check of it.
+pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: Option<&str>) -> Response {
+    let mut list = vec![("ping", true), ("log", true), ("store", true)];
+    if page != "livez" {
+        list.push(("poststarthook/bootstrap", inner.ready.load(Ordering::Acquire)));
+    }
+    if let Some(name) = one {
+        return match list.iter().find(|(check, _)| *check == name) {
+            Some((_, true)) => respond::text(200, "ok"),
+            Some(_) => respond::text(500, format!("internal server error: {name} failed: reason withheld\n")),
+            None => crate::route::not_found(),
+        };
+    }
+    let excluded: Vec<&str> = call.query.all("exclude").collect();
+    let mut text = String::new();
+    let mut healthy = true;
+    for (name, ok) in &list {
+        if excluded.contains(name) {
+            text.push_str(&format!("[+]{name} excluded: ok\n"));
+        } else if *ok {
+            text.push_str(&format!("[+]{name} ok\n"));
+        } else {
+            healthy = false;
+            text.push_str(&format!("[-]{name} failed: reason withheld\n"));
+        }
+    }
+    let strangers: Vec<String> =
+        excluded.iter().filter(|e| !list.iter().any(|(n, _)| n == *e)).map(|e| format!("{e:?}")).collect();
+    if !strangers.is_empty() {
+        text.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            strangers.join(", ")
+        ));
+    }
+    let mut response = match (healthy, call.query.get("verbose").is_some()) {
+        (true, false) => respond::text(200, "ok"),
+        (true, true) => respond::text(200, format!("{text}{page} check passed\n")),
+        (false, _) => respond::text(500, format!("{text}{page} check failed\n")),
+    };
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The documents by which others verify ServiceAccount tokens.
+pub(crate) fn issuer(inner: &Inner, keys: bool) -> Response {
+    let Some(issuer) = &inner.config.issuer else { return crate::route::not_found() };
+    let (kind, document) = if keys {
+        ("application/jwk-set+json", issuer.jwks())
+    } else {
+        ("application/json", issuer.configuration())
+    };
+    let mut response = respond::plain(200, kind, document.to_string().into_bytes());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}

@@ -1,0 +1,209 @@
+//! Which form an answer takes (`Accept`) and a body has (`Content-Type`).
+//!
+//! Source: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. JSON and YAML; protobuf is not offered.
+
+use apimachinery::ApiError;
+use http::{HeaderMap, header};
+
+use crate::request::Query;
+
+/// Another kind that the client wants the answer as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transform {
+    /// The object itself.
+    #[default]
+    None,
+    /// `meta.k8s.io/v1 Table`
+    Table,
+    /// `PartialObjectMetadata`
+    Partial,
+    /// `PartialObjectMetadataList`
+    PartialList,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Media {
+    /// YAML instead of JSON.
+    pub yaml: bool,
+    /// Indented.
+    pub pretty: bool,
+    /// See [`Transform`].
+    pub transform: Transform,
+    /// `apidiscovery.k8s.io/v2 APIGroupDiscoveryList`
+    pub aggregated: bool,
+}
+
+impl Media {
+    /// The `Content-Type` of a document.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match (self.yaml, self.aggregated) {
+            (_, true) => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            (true, _) => "application/yaml",
+            _ => "application/json",
+        }
+    }
+}
+
+/// What a request path can answer with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Documents that are never transformed.
+    Plain,
+    /// `/api`, `/apis`
+    Discovery,
+    /// One object: Table or PartialObjectMetadata.
+    Object,
+    /// A list: Table or PartialObjectMetadataList.
+    List,
+    /// A stream of objects: Table or PartialObjectMetadata; no YAML.
+    Watch,
+}
+
+struct Clause<'a> {
+    media: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    q: f32,
+}
+
+fn clauses(accept: &str) -> Vec<Clause<'_>> {
+    let mut list: Vec<Clause<'_>> = accept
+        .split(',')
+        .filter_map(|clause| {
+            let mut pieces = clause.split(';').map(str::trim);
+            let media = pieces.next().filter(|m| !m.is_empty())?;
+            let parameters: Vec<_> = pieces.filter_map(|p| p.split_once('=')).collect();
+            let q =
+                parameters.iter().find(|(k, _)| *k == "q").and_then(|(_, v)| v.parse().ok()).unwrap_or(1.0);
+            Some(Clause { media, parameters, q })
+        })
+        .collect();
+    list.sort_by(|a, b| b.q.total_cmp(&a.q));
+    list
+}
+
+fn accept_clause(clause: &Clause<'_>, offer: Offer) -> Option<Media> {
+    let mut media = Media::default();
+    match clause.media {
+        "application/json" | "*/*" | "application/*" => {}
+        "application/yaml" if offer != Offer::Watch => media.yaml = true,
+        _ => return None,
+    }
+    let get = |name: &str| clause.parameters.iter().find(|(k, _)| *k == name).map(|(_, v)| *v);
+    media.pretty = get("pretty") == Some("1");
+    if let Some(stream) = get("stream")
+        && (offer != Offer::Watch || stream != "watch")
+    {
+        return None;
+    }
+    let Some(kind) = get("as") else { return Some(media) };
+    let group = (get("g").unwrap_or_default(), get("v").unwrap_or_default());
+    let meta = matches!(group, ("meta.k8s.io", "v1" | "v1beta1"));
+    media.transform = match (kind, offer) {
+        ("Table", Offer::Object | Offer::List | Offer::Watch) if meta => Transform::Table,
+        ("PartialObjectMetadata", Offer::Object | Offer::Watch) if meta => Transform::Partial,
+        ("PartialObjectMetadataList", Offer::List) if meta => Transform::PartialList,
+        ("APIGroupDiscoveryList", Offer::Discovery)
+            if group == ("apidiscovery.k8s.io", "v2") && !media.yaml =>
+        {
+            media.aggregated = true;
+            Transform::None
+        }
+        _ => return None,
+    };
+    Some(media)
+}
+
+/// The form for `headers`; 406 when nothing on offer is accepted.
+pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Media, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let browser = headers
+        .get(header::USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|a| ["curl", "Wget", "Mozilla/5.0"].iter().any(|b| a.starts_with(b)));
+    let mut media = if accept.trim().is_empty() {
+        Media::default()
+    } else {
+        clauses(accept).iter().find_map(|c| accept_clause(c, offer)).ok_or_else(|| not_acceptable(offer))?
+    };
+    media.pretty = match query.get("pretty") {
+        Some(text) => text != "false" && text != "0",
+        None => media.pretty || browser,
+    };
+    Ok(media)
+}
+
+fn not_acceptable(offer: Offer) -> ApiError {
+    let list = if offer == Offer::Watch {
+        "application/json;stream=watch"
+    } else {
+        "application/json, application/yaml"
+    };
+    ApiError::other(406, "NotAcceptable", format!("only the following media types are accepted: {list}"))
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+/// The media type of `Content-Type` without parameters.
+#[must_use]
+pub fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The encoding of a body; 415 when it is none of ours.
+pub fn body(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    match media_type(headers).as_str() {
+        "" | "application/json" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        _ => Err(unsupported("application/json, application/yaml")),
+    }
+}
+
+/// 415
+#[must_use]
+pub fn unsupported(list: &str) -> ApiError {
+    ApiError::other(
+        415,
+        "UnsupportedMediaType",
+        format!("the body of the request was in an unknown format - accepted media types include: {list}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(accept: &str, offer: Offer) -> Result<Media, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        answer(&headers, &Query::default(), offer)
+    }
+
+    #[test]
+    fn kubectl_gets_its_table() {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(ask(accept, Offer::List).unwrap().transform, Transform::Table);
+        assert_eq!(ask(accept, Offer::Plain).unwrap().transform, Transform::None);
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_acceptable() {
+        assert_eq!(ask("application/vnd.kubernetes.protobuf", Offer::Object).unwrap_err().code, 406);
+        assert_eq!(
+            ask("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Offer::List)
+                .unwrap_err()
+                .code,
+            406
+        );
+        assert!(ask("application/vnd.kubernetes.protobuf,application/json", Offer::Object).is_ok());
+    }
+}

@@ -1,0 +1,176 @@
+//! Answers: documents, stored objects in the asked form, errors.
+
+use std::fmt::Write as _;
+
+use apimachinery::{ApiError, Object};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use store::Entry;
+
+use crate::{
+    Response,
+    body::Body,
+    catalogue::Served,
+    encoding,
+    negotiate::{Media, Transform},
+    table,
+};
+
+/// An answer with this body.
+#[must_use]
+pub fn plain(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = http::Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// An answer in plain text.
+#[must_use]
+pub fn text(status: u16, text: impl Into<String>) -> Response {
+    plain(status, "text/plain; charset=utf-8", text.into().into_bytes())
+}
+
+/// A JSON document in the asked form.
+#[must_use]
+pub fn document(status: u16, media: Media, value: &Value) -> Response {
+    let bytes = if media.yaml {
+        serde_yaml_ng::to_string(value).unwrap_or_default().into_bytes()
+    } else if media.pretty {
+        serde_json::to_vec_pretty(value).unwrap_or_default()
+    } else {
+        let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    };
+    plain(status, media.content_type(), bytes)
+}
+
+/// The `Status` of an error.
+#[must_use]
+pub fn error(error: &ApiError, media: Media) -> Response {
+    let media = Media { transform: Transform::None, aggregated: false, ..media };
+    let mut response = document(error.code, media, &error.to_status());
+    let seconds = error.details.as_ref().and_then(|d| d["retryAfterSeconds"].as_u64());
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if error.code == 403 {
+        response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    }
+    response
+}
+
+/// The bytes of an object as it is served: the kind's head and the stored bytes.
+#[must_use]
+pub fn whole(served: &Served, wire: &Bytes) -> Bytes {
+    let mut out = BytesMut::with_capacity(served.head.len() + wire.len());
+    out.put_slice(&served.head);
+    out.put_slice(&wire[1..]);
+    out.put_u8(b'\n');
+    out.freeze()
+}
+
+/// One object, from its wire bytes (see [`Served::wire`]).
+pub fn object(
+    status: u16,
+    media: Media,
+    served: &Served,
+    wire: &Bytes,
+    query: &crate::request::Query,
+) -> Result<Response, ApiError> {
+    match media.transform {
+        Transform::None if !media.yaml && !media.pretty => {
+            Ok(plain(status, "application/json", Body::from(whole(served, wire))))
+        }
+        Transform::None => {
+            let value = encoding::decode(wire, &served.api_version, &served.resource.kind)?;
+            Ok(document(status, media, &value))
+        }
+        Transform::Partial | Transform::PartialList => Ok(document(status, media, &partial(wire)?)),
+        Transform::Table => {
+            let value = encoding::decode(wire, &served.api_version, &served.resource.kind)?;
+            let include = table::Include::parse(query.text("includeObject"))?;
+            let mut table = table::head(&served.resource);
+            table["metadata"] = json!({"resourceVersion": encoding::revision(wire)});
+            table["rows"] = json!([table::row(&served.resource, &value, include, chrono::Utc::now())]);
+            Ok(document(status, media, &table))
+        }
+    }
+}
+
+/// `PartialObjectMetadata` of a wire value.
+pub fn partial(wire: &[u8]) -> Result<Value, ApiError> {
+    let metadata: Value =
+        serde_json::from_str(encoding::metadata(wire)?.get()).map_err(ApiError::internal)?;
+    Ok(json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}))
+}
+
+/// An object that was just written: `encoded` as given to the store, at its new revision.
+pub fn written(
+    status: u16,
+    media: Media,
+    served: &Served,
+    object: &Object,
+    revision: &str,
+    query: &crate::request::Query,
+) -> Result<Response, ApiError> {
+    let wire = encoding::with_revision(&encoding::encode(object)?, revision);
+    self::object(status, media, served, &wire, query)
+}
+
+/// One object from the store.
+pub fn entry(
+    status: u16,
+    media: Media,
+    served: &Served,
+    entry: &Entry,
+    query: &crate::request::Query,
+) -> Result<Response, ApiError> {
+    object(status, media, served, &served.wire(entry)?, query)
+}
+
+/// `Status` of Success for a deletion or a virtual create.
+#[must_use]
+pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> Value {
+    let mut details = json!({"name": name, "kind": resource});
+    if !group.is_empty() {
+        details["group"] = group.into();
+    }
+    if !uid.is_empty() {
+        details["uid"] = uid.into();
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+/// Adds `Warning` headers: once each, and short when there are many.
+pub fn warn(response: &mut Response, warnings: &[String]) {
+    let mut seen: Vec<&str> = Vec::new();
+    for warning in warnings {
+        if !seen.contains(&warning.as_str()) {
+            seen.push(warning);
+        }
+    }
+    let total: usize = seen.iter().map(|w| w.chars().count()).sum();
+    for warning in seen {
+        let cut: String = if total > 4096 { warning.chars().take(256).collect() } else { warning.to_owned() };
+        let mut line = String::from("299 - \"");
+        for c in cut.chars() {
+            match c {
+                '"' | '\\' => {
+                    line.push('\\');
+                    line.push(c);
+                }
+                c if c.is_control() => {
+                    let _ = write!(line, "%{:02X}", u32::from(c));
+                }
+                c => line.push(c),
+            }
+        }
+        line.push('"');
+        if let Ok(value) = HeaderValue::from_bytes(line.as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Which entries a list or watch shows: label and field selectors over the attributes the store keeps, and over the
+//! decoded object only where those do not suffice.
+
+use std::{borrow::Cow, sync::Arc};
+
+use apimachinery::{
+    ApiError,
+    selector::{FieldSelector, LabelSelector},
+};
+use kinds::Resource;
+use serde_json::Value;
+use store::{Attributes, Entry};
+
+use crate::catalogue::{Catalogue, Served, View};
+
+/// A checked pair of selectors.
+pub struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Selection {
+    /// Fails with 400 when a field is named that the resource cannot select by.
+    pub fn new(labels: LabelSelector, fields: FieldSelector, resource: &Resource) -> Result<Self, ApiError> {
+        for term in &fields.terms {
+            let name = term.field.as_str();
+            let known = matches!(name, "metadata.name" | "metadata.namespace")
+                || resource.selectable.iter().any(|f| &*f.name == name);
+            if !known {
+                return Err(ApiError::bad_request(format!("field label not supported: {name}")));
+            }
+        }
+        Ok(Self { labels, fields })
+    }
+
+    /// Everything matches.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// The only name that can match.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        crate::request::exact_name(&self.fields)
+    }
+
+    /// Whether the entry is shown.
+    #[must_use]
+    pub fn matches(&self, served: &Served, entry: &Entry) -> bool {
+        if !self.labels.is_everything() && !self.labels.matches(|key| label(&entry.attributes, key)) {
+            return false;
+        }
+        if self.fields.is_everything() {
+            return true;
+        }
+        let (namespace, name) = served.split_key(&entry.key);
+        let mut decoded: Option<Value> = None;
+        self.fields.terms.iter().all(|term| {
+            let value: Cow<'_, str> = match term.field.as_str() {
+                "metadata.name" => name.into(),
+                "metadata.namespace" => namespace.into(),
+                field => match stored_field(served, entry, field) {
+                    Some(value) => value.into(),
+                    None => {
+                        let object =
+                            decoded.get_or_insert_with(|| served.object(entry).unwrap_or(Value::Null));
+                        let declared = served.resource.selectable.iter().find(|f| &*f.name == field);
+                        declared.map_or(String::new(), |f| at_path(object, &f.path, &f.absent)).into()
+                    }
+                },
+            };
+            (value == term.value) == term.equal
+        })
+    }
+}
+
+fn label<'a>(attributes: &'a Attributes, key: &str) -> Option<&'a str> {
+    let index = attributes.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+    Some(&attributes.labels[index].1)
+}
+
+/// The attribute of a built-in; a custom resource's fields can change after it was stored.
+fn stored_field<'a>(served: &Served, entry: &'a Entry, field: &str) -> Option<&'a str> {
+    if !matches!(served.view, View::Direct) {
+        return None;
+    }
+    entry.attributes.fields.iter().find(|(name, _)| &**name == field).map(|(_, value)| &**value)
+}
+
+/// The text at a dotted path; `absent` when there is nothing.
+#[must_use]
+pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
+    let found = path.trim_start_matches('.').split('.').try_fold(object, |node, name| node.get(name));
+    match found {
+        None | Some(Value::Null) => absent.to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Takes labels and selectable fields out of a value that is about to be stored.
+#[must_use]
+pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        metadata: Metadata<'a>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Metadata<'a> {
+        #[serde(borrow, default)]
+        labels: Option<std::collections::BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+    }
+    let labels =
+        serde_json::from_slice::<Head<'_>>(value).ok().and_then(|h| h.metadata.labels).unwrap_or_default();
+    let labels = labels.into_iter().map(|(k, v)| (Arc::from(&*k), Arc::from(&*v))).collect();
+    let served = catalogue.of_key(key);
+    let fields: Vec<(Arc<str>, Arc<str>)> = match served {
+        Some(served) if served.resource.builtin && !served.resource.selectable.is_empty() => {
+            match serde_json::from_slice::<Value>(value) {
+                Ok(object) => {
+                    let declared = served.resource.selectable.iter();
+                    declared.map(|f| (f.name.clone(), at_path(&object, &f.path, &f.absent).into())).collect()
+                }
+                Err(_) => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
+    };
+    Attributes { labels, fields: fields.into() }
+}

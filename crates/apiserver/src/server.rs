@@ -1,0 +1,470 @@
+//! The way of a request, top to bottom: info → who → may they → route → verb → answer.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::{Duration, Instant},
+};
+
+use access::{Attributes, Decision, UserInfo};
+use apimachinery::ApiError;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
+use http_body::Body as HttpBody;
+use kinds::Resource;
+use serde_json::Value;
+use store::Extract;
+
+use crate::{
+    Response,
+    body::{self, BoxError, RequestBody},
+    catalogue::{Catalogue, Served},
+    config::Config,
+    impersonation,
+    metrics::Metrics,
+    negotiate::{self, Media, Offer},
+    openapi::Documents,
+    reader::StoreReader,
+    request::{Query, RequestInfo},
+    respond, route, selection, special,
+};
+
+/// The API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Server(pub(crate) Arc<Inner>);
+
+/// What all requests share.
+pub(crate) struct Inner {
+    pub config: Config,
+    pub catalogue: ArcSwap<Catalogue>,
+    pub reader: StoreReader,
+    pub metrics: Metrics,
+    pub documents: Documents,
+    pub allocator: special::services::Allocator,
+    pub ready: std::sync::atomic::AtomicBool,
+}
+
+/// One request on its way.
+pub(crate) struct Call {
+    pub info: RequestInfo,
+    pub query: Query,
+    pub method: Method,
+    pub headers: HeaderMap,
+    pub user: Arc<UserInfo>,
+    pub now: DateTime<Utc>,
+    pub warnings: Vec<String>,
+    /// Lets a connection be taken over (exec, port-forward); only on the network listener.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// Path and query as they came, for proxying.
+    pub uri: http::Uri,
+}
+
+impl Call {
+    /// A call that the server makes itself, as nobody has to be asked.
+    pub fn internal(inner: &Inner, served: &Served, namespace: &str) -> Self {
+        let resource = &served.resource;
+        let user = UserInfo {
+            name: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned(), access::AUTHENTICATED.to_owned()],
+            ..UserInfo::default()
+        };
+        Self {
+            info: RequestInfo {
+                is_resource: true,
+                verb: "patch",
+                group: resource.group.to_string(),
+                version: resource.version.to_string(),
+                namespace: namespace.to_owned(),
+                resource: resource.plural.to_string(),
+                ..RequestInfo::default()
+            },
+            query: Query::default(),
+            method: Method::POST,
+            headers: HeaderMap::new(),
+            user: Arc::new(user),
+            now: (inner.config.now)(),
+            warnings: Vec::new(),
+            upgrade: None,
+            uri: http::Uri::default(),
+        }
+    }
+
+    /// The form of the answer.
+    pub fn media(&self, offer: Offer) -> Result<Media, ApiError> {
+        negotiate::answer(&self.headers, &self.query, offer)
+    }
+
+    /// What authorizers and admission plugins see.
+    pub fn attributes(&self) -> Attributes {
+        let info = &self.info;
+        Attributes {
+            user: self.user.clone(),
+            verb: info.verb.to_owned(),
+            resource_request: info.is_resource,
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            path: info.path.clone(),
+            label_selector: self.query.text("labelSelector").to_owned(),
+            field_selector: self.query.text("fieldSelector").to_owned(),
+        }
+    }
+}
+
+/// The certificate chain that a TLS client showed and that was verified, leaf first, DER. A request extension.
+#[derive(Clone, Debug, Default)]
+pub struct ClientCertificates(pub Arc<Vec<Vec<u8>>>);
+
+/// The function that a store of this server is opened with: it takes labels and selectable fields out of values.
+#[must_use]
+pub fn extract(resources: &[Arc<Resource>]) -> Extract {
+    let catalogue = Catalogue::of(resources.iter().map(|r| Arc::new(Served::new(r.clone()))), 0);
+    Arc::new(move |key, value| selection::attributes(&catalogue, key, value))
+}
+
+impl Server {
+    /// A server of this configuration. Nothing runs yet but requests can be served; call [`Server::start`] to make the
+    /// objects that have to exist and to follow CustomResourceDefinitions.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let catalogue =
+            Arc::new(Catalogue::of(config.resources.iter().map(|r| Arc::new(Served::new(r.clone()))), 0));
+        let inner = Inner {
+            reader: config.reader.clone(),
+            allocator: special::services::Allocator::new(&config),
+            catalogue: ArcSwap::new(catalogue),
+            metrics: Metrics::default(),
+            documents: Documents::default(),
+            ready: false.into(),
+            config,
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// The server as an HTTP service, for the listener and for clients in this process.
+    #[must_use]
+    pub fn service(&self) -> ApiService {
+        ApiService { inner: self.0.clone(), user: None }
+    }
+
+    /// The server as an HTTP service whose every request is made by `user`: clients in this process.
+    #[must_use]
+    pub fn service_as(&self, user: UserInfo) -> ApiService {
+        ApiService { inner: self.0.clone(), user: Some(Arc::new(user)) }
+    }
+
+    /// Makes the objects that have to exist, and begins to follow CustomResourceDefinitions and lifetimes. Resolves when
+    /// the server is ready; what it began ends when the server is dropped.
+    pub async fn start(&self) -> Result<(), ApiError> {
+        special::bootstrap::run(&self.0).await?;
+        tokio::spawn(special::expiry::run(Arc::downgrade(&self.0)));
+        self.0.ready.store(true, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    /// How the access room sees what is stored.
+    #[must_use]
+    pub fn reader(&self) -> Arc<dyn access::Reader> {
+        Arc::new(self.0.reader.clone())
+    }
+}
+
+/// See [`Server::service`].
+#[derive(Clone)]
+pub struct ApiService {
+    inner: Arc<Inner>,
+    user: Option<Arc<UserInfo>>,
+}
+
+impl<B> tower::Service<http::Request<B>> for ApiService
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        if let Some(user) = &self.user {
+            parts.extensions.insert(user.clone());
+        }
+        let inner = self.inner.clone();
+        Box::pin(async move { Ok(serve(inner, parts, body::boxed(body)).await) })
+    }
+}
+
+/// Reads are cut after this time unless the client asks for less.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Writes are cut after this time.
+const WRITE_DEADLINE: Duration = Duration::from_secs(34);
+
+/// One request, from its head to the head of its answer. Never fails: what goes wrong becomes a `Status`.
+async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Response {
+    let begun = Instant::now();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let mut call = Call {
+        info,
+        query,
+        method: parts.method.clone(),
+        user: Arc::default(),
+        now: (inner.config.now)(),
+        warnings: Vec::new(),
+        upgrade,
+        uri: parts.uri.clone(),
+        headers: HeaderMap::new(),
+    };
+    let audit = parts.headers.get("audit-id").cloned();
+    let pretty = call.query.flag("pretty");
+    let identity = parts.extensions.get::<Arc<UserInfo>>().cloned();
+    let identity = identity.or_else(|| parts.extensions.get::<UserInfo>().cloned().map(Arc::new));
+    let certificates = parts.extensions.get::<ClientCertificates>().cloned().unwrap_or_default();
+    call.headers = std::mem::take(&mut parts.headers);
+
+    let (verb, resource) = (call.info.verb, call.info.resource.clone());
+    let metered = inner.clone();
+    let mut response = match guarded(inner, call, body, identity, certificates).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error, Media { pretty, ..Media::default() }),
+    };
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    let audit = audit.or_else(|| uuid::Uuid::new_v4().to_string().parse().ok());
+    if let Some(id) = audit {
+        headers.insert("audit-id", id);
+    }
+    metered.metrics.observe(verb, &resource, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// The request under its deadline. A write goes on when its client hangs up, so that nothing is half done.
+async fn guarded(
+    inner: Arc<Inner>,
+    call: Call,
+    body: RequestBody,
+    identity: Option<Arc<UserInfo>>,
+    certificates: ClientCertificates,
+) -> Result<Response, ApiError> {
+    let write = !matches!(call.method, Method::GET | Method::HEAD) && !call.info.is_long_running();
+    let asked = match call.query.text("timeout") {
+        "" => None,
+        text => Some(duration(text).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+            ))
+        })?),
+    };
+    let limit =
+        if write { WRITE_DEADLINE } else { DEADLINE }.min(asked.filter(|d| !d.is_zero()).unwrap_or(DEADLINE));
+    let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
+    let work =
+        AssertUnwindSafe(pipeline(inner, call, body, identity, certificates)).catch_unwind().map(|done| {
+            done.unwrap_or_else(|panic| {
+                let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+                let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                tracing::error!(what, "a request handler panicked");
+                Err(ApiError::other(
+                    500,
+                    "InternalError",
+                    "This request caused apiserver to panic. Look in the logs for details.",
+                ))
+            })
+        });
+    let work = async move {
+        if write {
+            match tokio::spawn(work).await {
+                Ok(done) => done,
+                Err(error) => Err(ApiError::internal(error)),
+            }
+        } else {
+            work.await
+        }
+    };
+    if unlimited {
+        return work.await;
+    }
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(ApiError::other(
+            504,
+            "Timeout",
+            "Timeout: request did not complete within the allotted timeout",
+        )),
+    }
+}
+
+/// Go's duration text as far as clients use it: `30s`, `1m30s`, `500ms`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    if text == "0" {
+        return Some(total);
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total += Duration::try_from_secs_f64(number * unit).ok()?;
+        rest = &rest[end..];
+    }
+    Some(total)
+}
+
+/// Authenticate → impersonate → authorize → route. Warnings are added to whatever comes back.
+async fn pipeline(
+    inner: Arc<Inner>,
+    mut call: Call,
+    body: RequestBody,
+    identity: Option<Arc<UserInfo>>,
+    certificates: ClientCertificates,
+) -> Result<Response, ApiError> {
+    call.user = match identity {
+        Some(user) => user,
+        None => Arc::new(authenticate(&inner, &call, &certificates).await?),
+    };
+    if let Some(user) = impersonation::effective(&inner, &call)? {
+        call.user = Arc::new(user);
+    }
+    inner.authorize(&call.attributes())?;
+    let pretty = call.query.flag("pretty");
+    let result = route::dispatch(&inner, &mut call, body).await;
+    let mut response =
+        result.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..error_media(&call) }));
+    respond::warn(&mut response, &call.warnings);
+    Ok(response)
+}
+
+/// Errors are documents of the asked encoding, else indented JSON.
+fn error_media(call: &Call) -> Media {
+    call.media(Offer::Plain).unwrap_or(Media { pretty: true, ..Media::default() })
+}
+
+async fn authenticate(
+    inner: &Inner,
+    call: &Call,
+    certificates: &ClientCertificates,
+) -> Result<UserInfo, ApiError> {
+    for authenticator in &inner.config.authenticators {
+        match authenticator.authenticate(&call.headers, &certificates.0, call.now).await {
+            Ok(Some(user)) => return Ok(user),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "authentication failed");
+                return Err(ApiError::unauthorized());
+            }
+        }
+    }
+    if inner.config.anonymous {
+        return Ok(UserInfo::anonymous());
+    }
+    Err(ApiError::unauthorized())
+}
+
+impl Inner {
+    /// What the authorizers say together.
+    pub fn decide(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.config.authorizers {
+            match authorizer.authorize(attributes) {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decision => return decision,
+            }
+        }
+        Decision::NoOpinion(reasons.join(", "))
+    }
+
+    /// 403 unless allowed.
+    pub fn authorize(&self, attributes: &Attributes) -> Result<(), ApiError> {
+        match self.decide(attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
+        }
+    }
+
+    /// The resource now served under this name.
+    pub fn served(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
+        self.catalogue.load().find(group, version, plural).cloned()
+    }
+
+    /// The resource at its preferred version.
+    pub fn preferred(&self, group: &str, plural: &str) -> Option<Arc<Served>> {
+        self.catalogue.load().preferred(group, plural).cloned()
+    }
+
+    /// A stored object of a built-in kind, decoded; shared, not copied.
+    pub fn stored(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        access::Reader::get(&self.reader, group, plural, namespace, name)
+    }
+}
+
+/// Upstream's sentence about who may not do what.
+fn forbidden(a: &Attributes, reason: &str) -> ApiError {
+    let user = &a.user.name;
+    let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    if !a.resource_request {
+        return ApiError::forbidden(
+            "",
+            "",
+            "",
+            &format!("User {user:?} cannot {} path {:?}{tail}", a.verb, a.path),
+        );
+    }
+    let resource = if a.subresource.is_empty() {
+        a.resource.clone()
+    } else {
+        format!("{}/{}", a.resource, a.subresource)
+    };
+    let place = if a.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {:?}", a.namespace)
+    };
+    let why = format!(
+        "User {user:?} cannot {} resource {resource:?} in API group {:?} {place}{tail}",
+        a.verb, a.group
+    );
+    ApiError::forbidden(&a.group, &a.resource, &a.name, &escape(&why))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        assert_eq!(duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("5"), None);
+        assert_eq!(duration("x"), None);
+    }
+}

@@ -1,0 +1,59 @@
+//! Events of `v1` and of `events.k8s.io/v1` are one thing under two sets of names. The core form is stored.
+
+use apimachinery::Object;
+use serde_json::Value;
+
+/// Core name, group name.
+const NAMES: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("count", "deprecatedCount"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("source", "deprecatedSource"),
+    ("reportingComponent", "reportingController"),
+];
+
+fn rename(object: &mut Object, pairs: impl Iterator<Item = (&'static str, &'static str)>, version: &str) {
+    let Some(map) = object.as_object_mut() else { return };
+    for (from, to) in pairs {
+        if let Some(value) = map.remove(from) {
+            map.insert(to.to_owned(), value);
+        }
+    }
+    if map.contains_key("apiVersion") {
+        map.insert("apiVersion".to_owned(), Value::from(version));
+    }
+}
+
+/// The stored form, as `events.k8s.io/v1` shows it.
+pub fn to_grouped(object: &mut Object) {
+    rename(object, NAMES.into_iter(), "events.k8s.io/v1");
+}
+
+/// The form of `events.k8s.io/v1`, as it is stored.
+pub fn to_core(object: &mut Object) {
+    rename(object, NAMES.into_iter().map(|(core, group)| (group, core)), "v1");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_views_keep_both_sides() {
+        let core = json!({
+            "apiVersion": "v1", "message": "m", "involvedObject": {"name": "x"}, "count": 2, "type": "Normal",
+            "reportingComponent": "kubelet", "metadata": {"name": "e"},
+        });
+        let mut event = core.clone();
+        to_grouped(&mut event);
+        assert_eq!(event["note"], "m");
+        assert_eq!(event["reportingController"], "kubelet");
+        assert!(event.get("message").is_none());
+        to_core(&mut event);
+        assert_eq!(event, core);
+    }
+}

@@ -1,0 +1,54 @@
+//! What single kinds do beyond the generic verbs. Each file is one resource's behaviour.
+
+pub mod binding;
+pub mod bootstrap;
+pub mod events;
+pub mod eviction;
+pub mod expiry;
+pub mod finalize;
+pub mod reviews;
+pub mod scale;
+pub mod services;
+pub mod token;
+
+use apimachinery::{ApiError, Object};
+use kinds::Resource;
+use serde_json::Value;
+
+use crate::{catalogue::Served, server::Inner};
+
+/// What a write holds until its commit is visible.
+pub(crate) type Reserved<'a> = Option<services::Lease<'a>>;
+
+/// Gives a new or changed object what only the server can give: a Service its addresses and ports.
+pub(crate) fn reserve<'a>(
+    inner: &'a Inner,
+    served: &Served,
+    object: &mut Object,
+    old: Option<&Object>,
+    dry_run: bool,
+) -> Result<Reserved<'a>, ApiError> {
+    if served.resource.group.is_empty() && &*served.resource.plural == "services" {
+        return inner.allocator.allocate(inner, object, old, dry_run).map(Some);
+    }
+    Ok(None)
+}
+
+/// A namespace goes only when its own finalizers are gone, too.
+pub(crate) fn waits_for_finalize(resource: &Resource, object: &Object) -> bool {
+    is_namespace(resource) && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
+}
+
+/// A namespace says in its status that it is going.
+pub(crate) fn mark_terminating(resource: &Resource, object: &mut Object) {
+    if is_namespace(resource) {
+        if !object["status"].is_object() {
+            object["status"] = Value::Object(serde_json::Map::new());
+        }
+        object["status"]["phase"] = "Terminating".into();
+    }
+}
+
+fn is_namespace(resource: &Resource) -> bool {
+    resource.group.is_empty() && &*resource.plural == "namespaces"
+}

@@ -1,0 +1,159 @@
+//! `scale`: the replicas of any resource, as `autoscaling/v1 Scale`.
+
+use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, selector::LabelSelector};
+use bytes::Bytes;
+use kinds::ScalePaths;
+use serde_json::{Value, json};
+
+use crate::{
+    Response,
+    catalogue::Served,
+    encoding, negotiate,
+    negotiate::Offer,
+    options, respond,
+    server::{Call, Inner},
+    shape,
+    verbs::{existing, patch::Sort, update},
+};
+
+fn at<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
+    path.trim_start_matches('.')
+        .split('.')
+        .try_fold(object, |node, name| node.get(name))
+        .filter(|v| !v.is_null())
+}
+
+fn set(object: &mut Object, path: &str, value: Value) {
+    let mut node = object;
+    for name in path.trim_start_matches('.').split('.') {
+        if !node.is_object() {
+            *node = json!({});
+        }
+        node = &mut node[name];
+    }
+    *node = value;
+}
+
+fn paths(served: &Served) -> Result<&ScalePaths, ApiError> {
+    let scale = served.resource.subresource("scale").and_then(|s| s.scale.as_ref());
+    scale.ok_or_else(|| ApiError::internal("the resource has no scale"))
+}
+
+/// The Scale of an object.
+fn scale_of(served: &Served, object: &Object) -> Result<Object, ApiError> {
+    let paths = paths(served)?;
+    let replicas = at(object, &paths.spec_replicas);
+    if replicas.is_none() && !served.resource.builtin {
+        return Err(ApiError::internal(format!(
+            "the spec replicas field {:?} does not exist",
+            format!(".{}", paths.spec_replicas.trim_start_matches('.'))
+        )));
+    }
+    let mut status =
+        json!({"replicas": at(object, &paths.status_replicas).cloned().unwrap_or_else(|| 0.into())});
+    if let Some(selector) = paths.selector.as_deref().and_then(|p| at(object, p)) {
+        let text = match selector {
+            Value::String(text) => text.clone(),
+            other if other.get("matchLabels").is_some() || other.get("matchExpressions").is_some() => {
+                LabelSelector::from_object(other).map_err(ApiError::internal)?.to_string()
+            }
+            other => LabelSelector::from_map(other).to_string(),
+        };
+        if !text.is_empty() {
+            status["selector"] = text.into();
+        }
+    }
+    let mut metadata = json!({
+        "name": meta::name(object), "uid": meta::uid(object),
+        "resourceVersion": meta::resource_version(object), "creationTimestamp": meta::creation_timestamp(object),
+    });
+    if served.resource.namespaced {
+        metadata["namespace"] = meta::namespace(object).into();
+    }
+    let mut spec = json!({});
+    if let Some(replicas) = replicas.filter(|r| **r != 0) {
+        spec["replicas"] = replicas.clone();
+    }
+    Ok(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
+}
+
+/// GET
+pub(crate) async fn get(inner: &Inner, call: &Call, served: &Served) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Plain)?;
+    let entry = existing(inner, served, &call.info.namespace, &call.info.name)?;
+    Ok(respond::document(200, media, &scale_of(served, &served.object(&entry)?)?))
+}
+
+fn wanted(scale: &Object) -> Result<i64, ApiError> {
+    let path = FieldPath::root().child("spec").child("replicas");
+    let replicas = match &scale["spec"]["replicas"] {
+        Value::Null => 0,
+        value => value.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {value} into Go struct field ScaleSpec.spec.replicas of type int32"
+            ))
+        })?,
+    };
+    if replicas < 0 {
+        let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+        return Err(ApiError::invalid("autoscaling", "Scale", meta::name(scale), &[error]));
+    }
+    Ok(replicas)
+}
+
+/// PUT and PATCH
+pub(crate) async fn write(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    body: &Bytes,
+) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Plain)?;
+    let patching = call.info.verb == "patch";
+    let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
+    let options = options::Write::parse(&call.query, kind, false)?;
+    let sort = if patching { Some(Sort::of(&call.headers, true)?) } else { None };
+    let put = match sort {
+        Some(_) => None,
+        None => {
+            let encoding = negotiate::body(&call.headers)?;
+            Some(shape::foreign(served, body, encoding, "autoscaling/v1", "Scale")?)
+        }
+    };
+    if let Some(put) = &put
+        && !meta::name(put).is_empty()
+        && meta::name(put) != call.info.name
+    {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta::name(put),
+            call.info.name
+        )));
+    }
+    let paths = paths(served)?.clone();
+    let changed = update::change(inner, call, served, &options, |old, entry| {
+        let now = scale_of(served, old)?;
+        let scale = match (sort, &put) {
+            (Some(sort), _) => {
+                let mut patched = sort.apply(&now, body, &apimachinery::Schema::any())?;
+                // Unchanged by the patch: not a precondition.
+                if meta::resource_version(&patched) == encoding::revision(&entry.value) {
+                    patched["metadata"]["resourceVersion"] = "".into();
+                }
+                patched
+            }
+            (None, Some(put)) => put.clone(),
+            (None, None) => return Err(ApiError::internal("no scale was sent")),
+        };
+        let mut new = old.clone();
+        set(&mut new, &paths.spec_replicas, wanted(&scale)?.into());
+        new["metadata"]["resourceVersion"] = meta::resource_version(&scale).into();
+        Ok(new)
+    })
+    .await?;
+    let mut object = changed.object;
+    object["metadata"]["resourceVersion"] = changed.revision.into();
+    Ok(respond::document(200, media, &scale_of(served, &object)?))
+}

@@ -1,0 +1,247 @@
+//! CREATE: body → mutating admission → name, system fields, strategy → validation → validating admission → commit.
+
+use apimachinery::{ApiError, FieldError, Object, meta, names, time};
+use kinds::{Generation, NameRule, Resource};
+use rand::Rng as _;
+use serde_json::{Map, Value, json};
+use store::{Expect, Op, Revision};
+
+use super::{Committed, commit};
+use crate::{
+    Response, admit,
+    catalogue::Served,
+    encoding, fields, negotiate,
+    negotiate::Offer,
+    options, respond,
+    server::{Call, Inner},
+    shape, special,
+};
+
+/// How often another name is tried when a generated one is taken.
+const NAME_TRIES: usize = 8;
+
+/// POST to a collection.
+pub(crate) async fn create(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    body: &bytes::Bytes,
+) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Object)?;
+    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
+    let encoding = negotiate::body(&call.headers)?;
+    let object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let (object, revision) = insert(inner, call, served, object, &options, "").await?;
+    respond::written(201, media, served, &object, &revision, &call.query)
+}
+
+/// Makes a new object. `wanted` is the name the URL gives (PUT, apply), else empty. Returns the object and its revision.
+pub(crate) async fn insert(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    mut object: Object,
+    options: &options::Write,
+    wanted: &str,
+) -> Result<(Object, String), ApiError> {
+    let resource = &*served.resource;
+    if served.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::other(405, "MethodNotAllowed", why));
+    }
+    place(&mut object, resource, &call.info.namespace)?;
+    if !meta::resource_version(&object).is_empty() {
+        return Err(ApiError::other(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    if !resource.builtin && resource.subresource("status").is_some() {
+        remove(&mut object, "status");
+    }
+    fields::keep(&mut object, None);
+    let name = if wanted.is_empty() { meta::name(&object).to_owned() } else { wanted.to_owned() };
+    let mut write = admit::Write::new(call, served, "CREATE", options.dry_run);
+    write.attributes.name.clone_from(&name);
+    if &*resource.plural == "namespaces" && resource.group.is_empty() {
+        write.attributes.namespace.clone_from(&name);
+    }
+    write.mutate(inner, call, &mut object, None).await?;
+
+    system_fields(&mut object, call);
+    let generated = meta::name(&object).is_empty() && !meta::generate_name_of(&object).is_empty();
+    let base = generated.then(|| meta::generate_name_of(&object).to_owned());
+    let template = generated.then(|| object.clone());
+    for attempt in 0.. {
+        if let (Some(base), Some(template)) = (&base, &template) {
+            if attempt > 0 {
+                object = template.clone();
+            }
+            let name = meta::generate_name(base, |n| rand::rng().random_range(0..n));
+            write.attributes.name.clone_from(&name);
+            object["metadata"]["name"] = name.into();
+        }
+        resource.strategy.prepare_create(&mut object, call.now);
+        set_generation(resource, &mut object, None);
+        // Held until the commit is visible, given back on every way out.
+        let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
+        let errors = check_new(resource, &object);
+        if !errors.is_empty() {
+            return Err(served.invalid(meta::name(&object), &errors));
+        }
+        call.warnings.extend(resource.strategy.warnings(&object, None));
+        write.validate(inner, call, &mut object, None).await?;
+        let key = served.key(meta::namespace(&object), meta::name(&object));
+        if options.dry_run {
+            if let Some(entry) = inner.config.store.get(&key) {
+                return Err(exists(served, &object, Some(&entry.value)));
+            }
+            return Ok((object, String::new()));
+        }
+        let value = served.stored(&object)?;
+        let op = Op::Put {
+            key: key.into(),
+            value,
+            revision_at: Some(encoding::REVISION_AT),
+            expect: Expect::Absent,
+        };
+        let committed = commit(inner, vec![op]).await?;
+        drop(reserved);
+        match committed {
+            Committed::At(Revision(revision)) => return Ok((object, revision.to_string())),
+            Committed::Conflict(_) if generated && attempt + 1 < NAME_TRIES => {}
+            Committed::Conflict(now) => {
+                let error = exists(served, &object, now.as_deref().map(|e| &*e.value));
+                return Err(if generated { error.retry_after(1) } else { error });
+            }
+        }
+    }
+    Err(ApiError::internal("no name could be generated"))
+}
+
+fn exists(served: &Served, object: &Object, stored: Option<&[u8]>) -> ApiError {
+    let resource = &served.resource;
+    let mut error = ApiError::already_exists(&resource.group, &resource.plural, meta::name(object));
+    let deleting = stored
+        .and_then(|s| serde_json::from_slice::<Value>(s).ok())
+        .is_some_and(|o| meta::deletion_timestamp(&o).is_some());
+    if deleting {
+        error.message = format!("object is being deleted: {}", error.message);
+    }
+    error
+}
+
+/// Gives the object the namespace of the request, or refuses another one.
+pub(crate) fn place(object: &mut Object, resource: &Resource, namespace: &str) -> Result<(), ApiError> {
+    let metadata = metadata_mut(object);
+    let has = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+    if !resource.namespaced {
+        metadata.remove("namespace");
+        return Ok(());
+    }
+    if has.is_empty() {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    } else if has != namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// `metadata` as a map, made when it is missing.
+pub(crate) fn metadata_mut(object: &mut Object) -> &mut Map<String, Value> {
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    match &mut object["metadata"] {
+        Value::Object(map) => map,
+        _ => unreachable!("metadata was just made an object"),
+    }
+}
+
+/// Removes a top-level field.
+pub(crate) fn remove(object: &mut Object, field: &str) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+/// What only the server sets.
+fn system_fields(object: &mut Object, call: &Call) {
+    let now = time::format_time(call.now);
+    let metadata = metadata_mut(object);
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"]
+    {
+        metadata.remove(field);
+    }
+    metadata.insert("creationTimestamp".to_owned(), now.into());
+    metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+    if metadata.get("name").is_some_and(|n| n == "") {
+        metadata.remove("name");
+    }
+}
+
+/// Sets the generation of a new object, or of a changed one from its old state.
+pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<&Object>) {
+    let generation = match (resource.behaviour.generation, old) {
+        (Generation::Untracked, None) => {
+            metadata_mut(new).remove("generation");
+            return;
+        }
+        (_, None) => 1,
+        (rule, Some(old)) => {
+            let changed = match rule {
+                Generation::Untracked => false,
+                Generation::Spec => old.get("spec") != new.get("spec"),
+                Generation::Content => {
+                    let status = resource.subresource("status").is_some();
+                    let content = |o: &Object| -> Map<String, Value> {
+                        let skip = |k: &str| k == "metadata" || (status && k == "status");
+                        let all = o.as_object().into_iter().flatten();
+                        all.filter(|(k, _)| !skip(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+                    };
+                    content(old) != content(new)
+                }
+            };
+            let before = meta::generation(old);
+            if before == 0 && !changed {
+                metadata_mut(new).remove("generation");
+                return;
+            }
+            before + i64::from(changed)
+        }
+    };
+    metadata_mut(new).insert("generation".to_owned(), generation.into());
+}
+
+fn name_check(rule: NameRule) -> names::NameCheck {
+    match rule {
+        NameRule::Subdomain => names::subdomain_name,
+        NameRule::Label => names::label_name,
+        NameRule::Label1035 => names::label1035_name,
+        NameRule::PathSegment => names::path_segment_name,
+    }
+}
+
+/// What is wrong with a new object: the strategy's findings, the metadata's only when there are none.
+fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
+    if meta::name(object).is_empty() {
+        let path = apimachinery::FieldPath::root().child("metadata").child("name");
+        return vec![FieldError::required(&path, "name or generateName is required")];
+    }
+    let metadata = || meta::validate_create(object, resource.namespaced, name_check(resource.behaviour.name));
+    if resource.builtin {
+        let errors = resource.strategy.validate(object);
+        return if errors.is_empty() { metadata() } else { errors };
+    }
+    let mut errors = metadata();
+    errors.extend(custom_errors(resource, object, None));
+    errors
+}
+
+/// A custom resource's own rules.
+pub(crate) fn custom_errors(resource: &Resource, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    match old {
+        None => apimachinery::validate::create(new, &resource.schema),
+        Some(old) => apimachinery::validate::update(new, old, &resource.schema),
+    }
+}

@@ -1,0 +1,97 @@
+//! The generic verbs: one implementation for built-in kinds and custom resources.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;
+
+use std::sync::Arc;
+
+use apimachinery::ApiError;
+use store::{CommitError, Entry, Op, ReadError, Revision};
+
+use crate::{
+    Response,
+    catalogue::Served,
+    negotiate::Offer,
+    options, respond,
+    server::{Call, Inner},
+};
+
+/// GET of one object.
+pub(crate) async fn get(inner: &Inner, call: &Call, served: &Served) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Object)?;
+    if let Some(revision) = options::revision(call.query.text("resourceVersion"))? {
+        reached(inner, revision).await?;
+    }
+    let entry = existing(inner, served, &call.info.namespace, &call.info.name)?;
+    respond::entry(200, media, served, &entry, &call.query)
+}
+
+/// The stored object, or 404.
+pub(crate) fn existing(
+    inner: &Inner,
+    served: &Served,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Entry>, ApiError> {
+    inner.config.store.get(&served.key(namespace, name)).ok_or_else(|| served.not_found(name))
+}
+
+/// How long a read waits for a revision that has not happened yet.
+const FRESH: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Waits for a revision that another server may have told the client.
+pub(crate) async fn reached(inner: &Inner, revision: Revision) -> Result<(), ApiError> {
+    let store = &inner.config.store;
+    if store.revision() >= revision || tokio::time::timeout(FRESH, store.reached(revision)).await.is_ok() {
+        return Ok(());
+    }
+    Err(too_large(revision, store.revision()))
+}
+
+fn too_large(asked: Revision, current: Revision) -> ApiError {
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    let mut error = ApiError::other(504, "Timeout", message);
+    error.details = Some(serde_json::json!({
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+    }));
+    error.retry_after(1)
+}
+
+/// The error of a list or watch whose history is gone.
+pub(crate) fn read_error(error: ReadError) -> ApiError {
+    match error {
+        ReadError::Compacted { asked, oldest } => {
+            ApiError::other(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+        }
+        ReadError::Future { asked, current } => too_large(asked, current),
+    }
+}
+
+/// A commit that failed for a reason other than its expectation.
+pub(crate) fn commit_error(error: &CommitError) -> ApiError {
+    match error {
+        CommitError::TooLarge { .. } => ApiError::other(500, "", "etcdserver: request is too large"),
+        other => ApiError::internal(other),
+    }
+}
+
+/// What became of a commit.
+pub(crate) enum Committed {
+    /// It is durable at this revision.
+    At(Revision),
+    /// The expectation did not hold.
+    Conflict(Option<Arc<Entry>>),
+}
+
+/// Commits, telling a lost race from an error.
+pub(crate) async fn commit(inner: &Inner, ops: Vec<Op>) -> Result<Committed, ApiError> {
+    match inner.config.store.commit(ops).await {
+        Ok(revision) => Ok(Committed::At(revision)),
+        Err(CommitError::Conflict { now, .. }) => Ok(Committed::Conflict(now)),
+        Err(error) => Err(commit_error(&error)),
+    }
+}

@@ -1,0 +1,159 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch. Each is one more way to make the wanted state in
+//! [`update::change`].
+
+use apimachinery::{ApiError, FieldError, FieldPath, Object, patch};
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{create::metadata_mut, update};
+use crate::{
+    Response,
+    catalogue::Served,
+    negotiate::{self, Offer},
+    options::{self, FieldValidation},
+    respond,
+    server::{Call, Inner},
+    shape,
+};
+
+/// The sorts of patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    Json,
+    Merge,
+    Strategic,
+}
+
+impl Sort {
+    /// From `Content-Type`; 415 for one that the kind does not take.
+    pub fn of(headers: &HeaderMap, builtin: bool) -> Result<Self, ApiError> {
+        match negotiate::media_type(headers).as_str() {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" if builtin => Ok(Self::Strategic),
+            _ => {
+                let strategic = if builtin { ", application/strategic-merge-patch+json" } else { "" };
+                Err(negotiate::unsupported(&format!(
+                    "application/json-patch+json, application/merge-patch+json{strategic}"
+                )))
+            }
+        }
+    }
+
+    /// The patched document.
+    pub fn apply(
+        self,
+        document: &Object,
+        bytes: &Bytes,
+        schema: &apimachinery::Schema,
+    ) -> Result<Object, ApiError> {
+        match self {
+            Self::Json => patch::json(document.clone(), bytes),
+            Self::Merge => {
+                let decoded = apimachinery::decode::json(bytes)?;
+                patch::merge(document.clone(), decoded.value)
+            }
+            Self::Strategic => {
+                let decoded = apimachinery::decode::json(bytes)?;
+                patch::strategic(document.clone(), decoded.value, schema)
+            }
+        }
+    }
+}
+
+/// PATCH of an object or of its status.
+pub(crate) async fn patch(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    body: &Bytes,
+) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Object)?;
+    let sort = Sort::of(&call.headers, served.resource.builtin)?;
+    let options = options::Write::parse(&call.query, "PatchOptions", false)?;
+    let warnings = parking_lot::Mutex::new(Vec::new());
+    let validation = options.validation;
+    let made = update::change(inner, call, served, &options, |old, _| {
+        let mut new = sort.apply(old, body, &served.resource.schema)?;
+        if !new.is_object() {
+            return Err(ApiError::bad_request("the patched object is not an object"));
+        }
+        same_place(served, &new, old)?;
+        let unknown = shape::apply(&served.resource, &mut new).map_err(|error| not_decodable(&error))?;
+        let mut found = Vec::new();
+        let all = duplicates(sort, body).into_iter().chain(unknown);
+        strict_patch(validation, &new, all, &mut found)?;
+        *warnings.lock() = found;
+        // The revision is a precondition only when the patch names another one.
+        if old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"] {
+            metadata_mut(&mut new).remove("resourceVersion");
+        }
+        Ok(new)
+    })
+    .await?;
+    call.warnings.extend(warnings.into_inner());
+    respond::written(200, media, served, &made.object, &made.revision, &call.query)
+}
+
+fn duplicates(sort: Sort, body: &Bytes) -> Vec<String> {
+    match sort {
+        Sort::Json => Vec::new(),
+        Sort::Merge | Sort::Strategic => {
+            apimachinery::decode::json(body).map(|d| d.duplicates).unwrap_or_default()
+        }
+    }
+}
+
+fn same_place(served: &Served, new: &Object, old: &Object) -> Result<(), ApiError> {
+    let (name, before) = (apimachinery::meta::name(new), apimachinery::meta::name(old));
+    if name != before {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({before})"
+        )));
+    }
+    if served.resource.namespaced && apimachinery::meta::namespace(new) != apimachinery::meta::namespace(old)
+    {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    for field in ["apiVersion", "kind"] {
+        if new.get(field) != old.get(field) {
+            return Err(ApiError::bad_request(format!(
+                "the {field} of the patched object does not match the {field} of the resource"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A patch whose result is no object of the kind: 422 on the field `patch`.
+fn not_decodable(error: &ApiError) -> ApiError {
+    let why = error.message.split_once(": ").map_or(error.message.as_str(), |(_, why)| why);
+    let path = FieldPath::root().child("patch");
+    ApiError::invalid("", "", "", &[FieldError::invalid(&path, "", why)])
+}
+
+fn strict_patch(
+    validation: FieldValidation,
+    object: &Object,
+    found: impl Iterator<Item = String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    match validation {
+        FieldValidation::Ignore => Ok(()),
+        FieldValidation::Warn => {
+            warnings.extend(found);
+            Ok(())
+        }
+        FieldValidation::Strict => {
+            let list: Vec<String> = found.collect();
+            if list.is_empty() {
+                return Ok(());
+            }
+            let path = FieldPath::root().child("patch");
+            let why = format!("strict decoding error: {}", list.join(", "));
+            Err(ApiError::invalid("", "", "", &[FieldError::invalid(&path, object.to_string(), why)]))
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Changing a stored object: the loop that PUT, every PATCH and the special subresources share.
+
+use apimachinery::{ApiError, FieldError, Object, meta};
+use kinds::Resource;
+use serde_json::Value;
+use store::{Entry, Expect, Op, Revision};
+
+use super::{
+    Committed, commit,
+    create::{self, metadata_mut},
+};
+use crate::{
+    Response, admit,
+    catalogue::Served,
+    encoding, fields, negotiate,
+    negotiate::Offer,
+    options, respond,
+    server::{Call, Inner},
+    shape, special,
+};
+
+/// PUT of an object or its status.
+pub(crate) async fn update(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    body: &bytes::Bytes,
+) -> Result<Response, ApiError> {
+    let media = call.media(Offer::Object)?;
+    let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
+    let encoding = negotiate::body(&call.headers)?;
+    let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let resource = &served.resource;
+    create::place(&mut object, resource, &call.info.namespace)?;
+    let name = meta::name(&object);
+    if name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    if name != call.info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.info.name
+        )));
+    }
+    let missing = inner.config.store.get(&served.key(&call.info.namespace, &call.info.name)).is_none();
+    if missing && resource.behaviour.create_on_update && call.info.subresource.is_empty() {
+        let attributes = access::Attributes { verb: "create".to_owned(), ..call.attributes() };
+        inner.authorize(&attributes)?;
+        metadata_mut(&mut object).remove("resourceVersion");
+        let name = call.info.name.clone();
+        let (object, revision) = create::insert(inner, call, served, object, &options, &name).await?;
+        return respond::written(201, media, served, &object, &revision, &call.query);
+    }
+    let asked = meta::resource_version(&object).to_owned();
+    if asked.is_empty() && !resource.behaviour.unconditional_update {
+        let path = apimachinery::FieldPath::root().child("metadata").child("resourceVersion");
+        let error = FieldError::invalid(&path, 0, "must be specified for an update");
+        // Upstream prints the missing number in Go's hexadecimal form.
+        let mut invalid = served.invalid(meta::name(&object), &[error]);
+        invalid.message = invalid.message.replace("Invalid value: 0:", "Invalid value: 0x0:");
+        if let Some(cause) = invalid.details.as_mut().and_then(|d| d["causes"].get_mut(0)) {
+            cause["message"] = "Invalid value: 0x0: must be specified for an update".into();
+        }
+        return Err(invalid);
+    }
+    let changed = change(inner, call, served, &options, |_, _| Ok(object.clone())).await?;
+    respond::written(200, media, served, &changed.object, &changed.revision, &call.query)
+}
+
+/// What [`change`] did.
+pub(crate) struct Changed {
+    /// The new state.
+    pub object: Object,
+    /// Its revision.
+    pub revision: String,
+}
+
+/// Changes the object that `call` names. `make` gives the wanted state from the present one; it is asked again when
+/// somebody else was faster and the request does not insist on a revision.
+pub(crate) async fn change(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    options: &options::Write,
+    make: impl Fn(&Object, &Entry) -> Result<Object, ApiError> + Send + Sync,
+) -> Result<Changed, ApiError> {
+    let resource = &*served.resource;
+    let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
+    let subresource = call.info.subresource.clone();
+    let write = admit::Write::new(call, served, "UPDATE", options.dry_run);
+    let mut warned = false;
+    loop {
+        let entry = super::existing(inner, served, &namespace, &name)?;
+        let old = served.object(&entry)?;
+        let current = encoding::revision(&entry.value);
+        let mut new = make(&old, &entry)?;
+        let asked = meta::resource_version(&new).to_owned();
+        let insists = !asked.is_empty() && asked != "0";
+        if insists && asked != current {
+            return Err(ApiError::modified(&resource.group, &resource.plural, &name));
+        }
+        let uid = meta::uid(&new);
+        if !uid.is_empty() && uid != meta::uid(&old) && call.info.verb == "update" {
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+                 failed: UID in precondition: {uid}, UID in object meta: {}",
+                entry.key,
+                meta::uid(&old)
+            );
+            return Err(ApiError::conflict(&resource.group, &resource.plural, &name, &why));
+        }
+        inherit(&mut new, &old, current);
+        confine(resource, &mut new, &old, &subresource);
+        fields::keep(&mut new, Some(&old));
+        write.mutate(inner, call, &mut new, Some(&old)).await?;
+        resource.strategy.prepare_update(&mut new, &old, &subresource);
+        create::set_generation(resource, &mut new, Some(&old));
+        let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
+        let errors = check_change(resource, &new, &old, &subresource);
+        if !errors.is_empty() {
+            return Err(served.invalid(&name, &errors));
+        }
+        if !std::mem::replace(&mut warned, true) {
+            call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
+        }
+        write.validate(inner, call, &mut new, Some(&old)).await?;
+        let value = served.stored(&new)?;
+        if options.dry_run || encoding::same_content(&entry.value, &value) {
+            return Ok(Changed { object: new, revision: current.to_owned() });
+        }
+        let revision_at = Some(encoding::REVISION_AT);
+        let expect = Expect::At(entry.modified);
+        let op = if is_finished(resource, &new) {
+            Op::Delete { key: entry.key.clone(), last: value, revision_at, expect }
+        } else {
+            Op::Put { key: entry.key.clone(), value, revision_at, expect }
+        };
+        let committed = commit(inner, vec![op]).await?;
+        drop(reserved);
+        match committed {
+            Committed::At(Revision(revision)) => {
+                return Ok(Changed { object: new, revision: revision.to_string() });
+            }
+            Committed::Conflict(None) => return Err(served.not_found(&name)),
+            Committed::Conflict(Some(_)) if call.info.verb == "update" && insists => {
+                return Err(ApiError::modified(&resource.group, &resource.plural, &name));
+            }
+            Committed::Conflict(Some(_)) => {}
+        }
+    }
+}
+
+/// What a client may leave out and never change.
+fn inherit(new: &mut Object, old: &Object, revision: &str) {
+    let before = &old["metadata"];
+    let metadata = metadata_mut(new);
+    for field in ["uid", "creationTimestamp"] {
+        if metadata.get(field).is_none_or(|v| v.is_null() || v == "")
+            && let Some(value) = before.get(field)
+        {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    for field in ["generation", "selfLink"] {
+        match before.get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    if before.get("deletionTimestamp").is_some_and(|v| !v.is_null()) {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+            if let Some(value) = before.get(field) {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+        }
+    }
+    metadata.insert("resourceVersion".to_owned(), revision.into());
+}
+
+fn copy(new: &mut Object, old: &Object, field: &str) {
+    match old.get(field) {
+        Some(value) => new[field] = value.clone(),
+        None => create::remove(new, field),
+    }
+}
+
+/// A write of the object leaves the status, a write of the status leaves the rest.
+fn confine(resource: &Resource, new: &mut Object, old: &Object, subresource: &str) {
+    match subresource {
+        "" if resource.subresource("status").is_some() => copy(new, old, "status"),
+        "status" => {
+            let top: Vec<String> = new.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
+            let before: Vec<String> = old.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
+            for field in top.iter().chain(&before) {
+                if !matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind") {
+                    copy(new, old, field);
+                }
+            }
+            if !resource.builtin {
+                copy(new, old, "metadata");
+            } else if resource.behaviour.status_keeps_metadata {
+                let metadata = metadata_mut(new);
+                for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+                    match old["metadata"].get(field) {
+                        Some(value) => metadata.insert(field.to_owned(), value.clone()),
+                        None => metadata.remove(field),
+                    };
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The last finalizer is gone from an object under deletion.
+fn is_finished(resource: &Resource, object: &Object) -> bool {
+    let grace = object["metadata"].get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    meta::deletion_timestamp(object).is_some()
+        && grace == 0
+        && meta::finalizers(object).next().is_none()
+        && !special::waits_for_finalize(resource, object)
+}
+
+fn check_change(resource: &Resource, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+    let mut errors = meta::validate_update(new, old);
+    if resource.builtin {
+        errors.extend(resource.strategy.validate_update(new, old, subresource));
+        for path in &resource.behaviour.immutable {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));
+            if before.is_some() && before != after {
+                let value = after.cloned().unwrap_or(Value::Null);
+                let field = apimachinery::FieldPath::from(*path);
+                errors.push(FieldError::invalid(&field, value, "field is immutable"));
+            }
+        }
+        if subresource.is_empty() {
+            errors.extend(resource.strategy.validate(new));
+        }
+    } else {
+        errors.extend(create::custom_errors(resource, new, Some(old)));
+    }
+    errors
+}
