@@ -77,7 +77,11 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
 }
 
 /// The environment of `container`, in order; later entries win over earlier ones of the same name.
-pub fn environment(pod: &Pod, container: &Container, from: &Sources<'_>) -> Result<Vec<(String, String)>, EnvError> {
+pub fn environment(
+    pod: &Pod,
+    container: &Container,
+    from: &Sources<'_>,
+) -> Result<Vec<(String, String)>, EnvError> {
     let namespace = identity(pod).0;
     let links = spec::spec(pod).enable_service_links.unwrap_or(true);
     let services = service_variables(from.services, namespace, links);
@@ -96,7 +100,11 @@ pub fn environment(pod: &Pod, container: &Container, from: &Sources<'_>) -> Resu
         if let Some(r) = &source.secret_ref {
             match from.secrets.get(&r.name).and_then(Option::as_ref) {
                 Some(secret) => pairs.extend(
-                    secret.data.iter().flatten().map(|(k, v)| (k.clone(), String::from_utf8_lossy(&v.0).into_owned())),
+                    secret
+                        .data
+                        .iter()
+                        .flatten()
+                        .map(|(k, v)| (k.clone(), String::from_utf8_lossy(&v.0).into_owned())),
                 ),
                 None if r.optional == Some(true) => {}
                 None => return Err(EnvError::NotFound { kind: "secret", name: r.name.clone() }),
@@ -121,12 +129,28 @@ pub fn environment(pod: &Pod, container: &Container, from: &Sources<'_>) -> Resu
                 } else if let Some(r) = &source.config_map_key_ref {
                     let map = from.config_maps.get(&r.name).and_then(Option::as_ref);
                     let value = map.and_then(|m| m.data.as_ref()?.get(&r.key).cloned());
-                    keyed(value, map.is_some(), r.optional, ("configmap", "ConfigMap"), namespace, &r.name, &r.key)?
+                    keyed(
+                        value,
+                        map.is_some(),
+                        r.optional,
+                        ("configmap", "ConfigMap"),
+                        namespace,
+                        &r.name,
+                        &r.key,
+                    )?
                 } else if let Some(r) = &source.secret_key_ref {
                     let secret = from.secrets.get(&r.name).and_then(Option::as_ref);
                     let value = secret.and_then(|s| s.data.as_ref()?.get(&r.key));
                     let value = value.map(|v| String::from_utf8_lossy(&v.0).into_owned());
-                    keyed(value, secret.is_some(), r.optional, ("secret", "Secret"), namespace, &r.name, &r.key)?
+                    keyed(
+                        value,
+                        secret.is_some(),
+                        r.optional,
+                        ("secret", "Secret"),
+                        namespace,
+                        &r.name,
+                        &r.key,
+                    )?
                 } else {
                     return Err(EnvError::Unsupported("fileKeyRef".into()));
                 }
@@ -203,8 +227,12 @@ pub fn service_variables(services: &[Service], namespace: &str, links: bool) -> 
         let (Some(name), Some(spec)) = (meta.name.as_deref(), service.spec.as_ref()) else { continue };
         let ns = meta.namespace.as_deref().unwrap_or_default();
         let master = ns == "default" && name == "kubernetes";
-        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { continue };
-        if !(master || (links && ns == namespace)) || (master && ns != namespace && out.contains_key("KUBERNETES_SERVICE_HOST")) {
+        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+            continue;
+        };
+        if !(master || (links && ns == namespace))
+            || (master && ns != namespace && out.contains_key("KUBERNETES_SERVICE_HOST"))
+        {
             continue;
         }
         let up = name.to_uppercase().replace(['-', '.'], "_");
@@ -214,7 +242,10 @@ pub fn service_variables(services: &[Service], namespace: &str, links: bool) -> 
         out.insert(format!("{up}_SERVICE_HOST"), ip.to_owned());
         out.insert(format!("{up}_SERVICE_PORT"), first.port.to_string());
         let protocol = |p: Option<&str>| p.unwrap_or("TCP").to_lowercase();
-        out.insert(format!("{up}_PORT"), format!("{}://{host}:{}", protocol(first.protocol.as_deref()), first.port));
+        out.insert(
+            format!("{up}_PORT"),
+            format!("{}://{host}:{}", protocol(first.protocol.as_deref()), first.port),
+        );
         for p in ports {
             if let Some(port_name) = p.name.as_deref().filter(|n| !n.is_empty()) {
                 let key = format!("{up}_SERVICE_PORT_{}", port_name.to_uppercase().replace('-', "_"));
@@ -297,9 +328,14 @@ mod tests {
     #[test]
     fn references_expand_where_known_and_double_dollars_escape() {
         let known = |n: &str| (n == "A").then(|| "1".to_owned());
-        for (text, want) in
-            [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A$", "$A$"), ("x$(A", "x$(A"), ("$$$(A)", "$1")]
-        {
+        for (text, want) in [
+            ("$(A)", "1"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$A$", "$A$"),
+            ("x$(A", "x$(A"),
+            ("$$$(A)", "$1"),
+        ] {
             assert_eq!(expand(text, known), want, "{text}");
         }
     }
@@ -333,7 +369,12 @@ mod tests {
             config_maps: &maps,
             secrets: &BTreeMap::new(),
             services: &[service],
-            facts: Facts { node_name: "n", host_ip: "1.1.1.1", pod_ips: &["10.0.0.2".into()], allocatable: &allocatable },
+            facts: Facts {
+                node_name: "n",
+                host_ip: "1.1.1.1",
+                pod_ips: &["10.0.0.2".into()],
+                allocatable: &allocatable,
+            },
         };
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let env = environment(&pod, container, &from).unwrap();
@@ -347,7 +388,8 @@ mod tests {
     #[test]
     fn a_missing_source_is_an_error_unless_it_is_optional() {
         let container: Container =
-            serde_json::from_value(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}]})).unwrap();
+            serde_json::from_value(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}]}))
+                .unwrap();
         let (none, nothing, allocatable) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let facts = Facts { node_name: "", host_ip: "", pod_ips: &[], allocatable: &allocatable };
         let from = Sources { config_maps: &none, secrets: &nothing, services: &[], facts };

@@ -72,7 +72,10 @@ pub fn parse_resolv_conf(text: &str) -> cri::DnsConfig {
         let rest = words.map(str::to_owned);
         match key {
             "nameserver" => config.servers.extend(rest.take(1)),
-            "search" => config.searches = rest.map(|s| if s == "." { s } else { s.trim_end_matches('.').to_owned() }).collect(),
+            "search" => {
+                config.searches =
+                    rest.map(|s| if s == "." { s } else { s.trim_end_matches('.').to_owned() }).collect()
+            }
             "options" => config.options = rest.collect(),
             _ => {}
         }
@@ -82,7 +85,12 @@ pub fn parse_resolv_conf(text: &str) -> cri::DnsConfig {
 
 /// The resolver of a pod, by its `dnsPolicy` and `dnsConfig`.
 pub fn resolver(pod: &Pod, config: &Config, host: &cri::DnsConfig) -> cri::DnsConfig {
-    resolver_from(pod, &config.cluster_dns.iter().map(ToString::to_string).collect::<Vec<_>>(), &config.cluster_domain, host)
+    resolver_from(
+        pod,
+        &config.cluster_dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        &config.cluster_domain,
+        host,
+    )
 }
 
 fn resolver_from(pod: &Pod, cluster: &[String], domain: &str, host: &cri::DnsConfig) -> cri::DnsConfig {
@@ -151,13 +159,15 @@ mod tests {
     fn the_resolver_follows_policy_and_config() {
         let host = parse_resolv_conf("nameserver 9.9.9.9\nsearch corp.example. x\noptions ndots:1 rotate\n");
         let of = |spec| resolver_from(&pod(spec), &["10.96.0.10".into()], "c.l", &host);
-        let first = of(json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}));
+        let first =
+            of(json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}));
         assert_eq!(first.servers, ["10.96.0.10"]);
         assert_eq!(first.searches, ["ns.svc.c.l", "svc.c.l", "c.l", "corp.example", "x"]);
         assert_eq!(first.options, ["ndots:2"]);
         assert_eq!(of(json!({"containers": [], "dnsPolicy": "Default"})).servers, ["9.9.9.9"]);
         assert_eq!(of(json!({"containers": [], "hostNetwork": true})).servers, ["9.9.9.9"]);
-        let none = of(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"]}}));
+        let none =
+            of(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"]}}));
         assert_eq!((none.servers, none.searches.len()), (vec!["1.1.1.1".to_owned()], 0));
     }
 }

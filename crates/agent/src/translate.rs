@@ -37,7 +37,8 @@ pub mod labels {
 fn pod_labels(pod: &Pod) -> HashMap<String, String> {
     let (namespace, name, uid) = identity(pod);
     let mut map: HashMap<_, _> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
-    for (key, value) in [(labels::POD_NAME, name), (labels::POD_NAMESPACE, namespace), (labels::POD_UID, uid)] {
+    for (key, value) in [(labels::POD_NAME, name), (labels::POD_NAMESPACE, namespace), (labels::POD_UID, uid)]
+    {
         map.insert(key.to_owned(), value.to_owned());
     }
     map
@@ -54,7 +55,9 @@ pub fn cgroup(config: &Config, pod: &Pod) -> String {
 }
 
 fn namespaces(spec: &PodSpec, target: Option<&str>) -> cri::NamespaceOption {
-    let of = |host: Option<bool>| if host == Some(true) { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
+    let of = |host: Option<bool>| {
+        if host == Some(true) { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod }
+    };
     let pid = match (spec.host_pid, spec.share_process_namespace, target) {
         (Some(true), _, _) => cri::NamespaceMode::Node,
         (_, _, Some(_)) => cri::NamespaceMode::Target,
@@ -108,8 +111,11 @@ pub fn sandbox(config: &Config, pod: &Pod, attempt: u32, host_dns: &cri::DnsConf
     let privileged = spec::parts(&spec)
         .iter()
         .any(|p| p.container.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
-    let hostname =
-        if spec.host_network == Some(true) { String::new() } else { names::hostname(pod, &config.cluster_domain).0 };
+    let hostname = if spec.host_network == Some(true) {
+        String::new()
+    } else {
+        names::hostname(pod, &config.cluster_domain).0
+    };
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: name.to_owned(),
@@ -134,7 +140,12 @@ pub fn sandbox(config: &Config, pod: &Pod, attempt: u32, host_dns: &cri::DnsConf
                 seccomp: Some(seccomp(security.seccomp_profile.as_ref())),
                 ..cri::LinuxSandboxSecurityContext::default()
             }),
-            sysctls: security.sysctls.into_iter().flatten().map(|s| (s.name.replace('/', "."), s.value)).collect(),
+            sysctls: security
+                .sysctls
+                .into_iter()
+                .flatten()
+                .map(|s| (s.name.replace('/', "."), s.value))
+                .collect(),
             overhead: None,
             resources: None,
         }),
@@ -218,7 +229,11 @@ pub fn container(pod: &Pod, c: &Container, making: &Making<'_>) -> Result<cri::C
         command: expanded(&c.command),
         args: expanded(&c.args),
         working_dir: c.working_dir.clone().unwrap_or_default(),
-        envs: making.env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        envs: making
+            .env
+            .iter()
+            .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() })
+            .collect(),
         mounts,
         labels,
         annotations,
@@ -262,10 +277,9 @@ fn mounts(
     let uid = identity(pod).2;
     let mut list = vec![];
     for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
-        let place = making
-            .places
-            .get(&m.name)
-            .ok_or_else(|| Unmakeable(format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name)))?;
+        let place = making.places.get(&m.name).ok_or_else(|| {
+            Unmakeable(format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name))
+        })?;
         let sub = match (m.sub_path.as_deref(), m.sub_path_expr.as_deref()) {
             (Some(sub), _) if !sub.is_empty() => sub.to_owned(),
             (_, Some(expr)) if !expr.is_empty() => {
@@ -301,9 +315,13 @@ fn mounts(
                 mount.host_path = if sub.is_empty() {
                     path.display().to_string()
                 } else {
-                    let target = making.config.pod_dir(uid).join("subpaths").join(&c.name).join(index.to_string());
+                    let target =
+                        making.config.pod_dir(uid).join("subpaths").join(&c.name).join(index.to_string());
                     subpath::bind(path, &sub, &target).map_err(|e| {
-                        Unmakeable(format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", m.name, c.name))
+                        Unmakeable(format!(
+                            "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                            m.name, c.name
+                        ))
                     })?;
                     target.display().to_string()
                 };

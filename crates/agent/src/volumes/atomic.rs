@@ -23,9 +23,7 @@ pub type Payload = BTreeMap<String, File>;
 /// Whether `path` stays within a volume and leaves our own names alone.
 pub fn is_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
-    parts.peek().is_some()
-        && !path.starts_with("..")
-        && parts.all(|c| matches!(c, Component::Normal(_)))
+    parts.peek().is_some() && !path.starts_with("..") && parts.all(|c| matches!(c, Component::Normal(_)))
 }
 
 /// Makes `dir` hold exactly `payload`, readable by `group` if one is given. Does nothing when it already does.
@@ -104,7 +102,10 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files.iter().map(|(p, b)| ((*p).to_owned(), File { bytes: b.as_bytes().to_vec(), mode: 0o640 })).collect()
+        files
+            .iter()
+            .map(|(p, b)| ((*p).to_owned(), File { bytes: b.as_bytes().to_vec(), mode: 0o640 }))
+            .collect()
     }
 
     #[test]

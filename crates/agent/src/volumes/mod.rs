@@ -50,7 +50,11 @@ pub enum VolumeError {
 }
 
 /// Puts all volumes of the pod in place under `dir` and says where they are. Doing it again renews what has changed.
-pub fn set_up(dir: &Path, pod: &k8s_openapi::api::core::v1::Pod, objects: &Objects<'_>) -> Result<BTreeMap<String, Place>, VolumeError> {
+pub fn set_up(
+    dir: &Path,
+    pod: &k8s_openapi::api::core::v1::Pod,
+    objects: &Objects<'_>,
+) -> Result<BTreeMap<String, Place>, VolumeError> {
     let spec = crate::spec::spec(pod);
     let group = spec.security_context.as_ref().and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
     let mut places = BTreeMap::new();

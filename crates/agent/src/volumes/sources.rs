@@ -88,7 +88,8 @@ impl Objects<'_> {
         let pv = pv.and_then(|pv| pv.spec).ok_or_else(|| format!("volume of claim {claim} not found"))?;
         let read_only = pvc.spec.and_then(|s| s.access_modes).is_some_and(|m| m == ["ReadOnlyMany"]);
         let path = pv.host_path.map(|h| h.path).or(pv.local.map(|l| l.path));
-        let path = path.ok_or_else(|| format!("claim {claim}: only local and hostPath volumes are supported"))?;
+        let path =
+            path.ok_or_else(|| format!("claim {claim}: only local and hostPath volumes are supported"))?;
         Ok((path.into(), read_only))
     }
 }

@@ -13,7 +13,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 pub fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     let relative = Path::new(sub);
     if relative.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("subPath {sub:?} must stay within its volume")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("subPath {sub:?} must stay within its volume"),
+        ));
     }
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut here: OwnedFd = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
@@ -22,7 +25,9 @@ pub fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     for component in relative.components() {
         let Component::Normal(name) = component else { continue };
         walked.push(name);
-        let open = || openat2(&top, &walked, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+        let open = || {
+            openat2(&top, &walked, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        };
         here = match open() {
             Ok(fd) => fd,
             Err(rustix::io::Errno::NOENT) => {
