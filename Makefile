@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test lint doc facts clean
+.PHONY: help deps build demo demo-down test lint doc facts clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,12 @@ deps: ## Install what building and testing need (Debian; as root)
 build: deps ## Build the program: target/release/plim
 	$(CARGO) build --release --package plim
 	@mkdir -p target/release && { [ "$(CARGO_TARGET_DIR)/release/plim" -ef target/release/plim ] || cp "$(CARGO_TARGET_DIR)/release/plim" target/release/plim; }
+
+demo: build ## Start a control plane here and show what works today
+	@scripts/demo
+
+demo-down: ## End the demo and remove its state
+	@scripts/demo down
 
 lint: deps ## Check formatting and clippy
 	$(CARGO) fmt --all --check
