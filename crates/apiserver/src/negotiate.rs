@@ -1,6 +1,6 @@
 //! Which form an answer takes (`Accept`) and a body has (`Content-Type`).
 //!
-//! Source: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. JSON and YAML; protobuf is not offered.
+//! Source: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. JSON and YAML; protobuf is read, not offered.
 
 use apimachinery::ApiError;
 use http::{HeaderMap, header};
@@ -150,6 +150,8 @@ pub enum Encoding {
     Json,
     /// YAML
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`, of built-in kinds only.
+    Protobuf,
 }
 
 /// The media type of `Content-Type` without parameters.
@@ -164,7 +166,8 @@ pub fn body(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     match media_type(headers).as_str() {
         "" | "application/json" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
-        _ => Err(unsupported("application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
     }
 }
 

@@ -15,6 +15,9 @@ pub fn parse(bytes: &Bytes, encoding: Encoding) -> Result<decode::Decoded, ApiEr
     match encoding {
         Encoding::Json => decode::json(bytes),
         Encoding::Yaml => decode::yaml(bytes),
+        Encoding::Protobuf => kinds::protobuf::decode(bytes)
+            .map(|value| decode::Decoded { value, duplicates: Vec::new() })
+            .map_err(ApiError::bad_request),
     }
 }
 

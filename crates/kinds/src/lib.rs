@@ -19,6 +19,7 @@ pub mod defaults;
 pub mod facts;
 mod object;
 mod podspec;
+pub mod protobuf;
 pub mod resource;
 pub mod shape;
 

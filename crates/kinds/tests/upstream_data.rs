@@ -100,3 +100,35 @@ fn every_kind_survives_a_round_trip() {
     }
     assert!(seen > 25, "only {seen} fixtures in {}", folder.display());
 }
+
+#[test]
+fn upstreams_protobuf_of_every_kind_reads_as_its_json() {
+    let folder = match fixtures() {
+        Ok(folder) => folder,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let mut compared = 0;
+    let mut faults = Vec::new();
+    for resource in kinds::all() {
+        let group = if resource.group.is_empty() { "core" } else { &resource.group };
+        let name = format!("{group}.{}.{}", resource.version, resource.kind);
+        let (Ok(pb), Ok(json)) = (
+            fs::read(folder.join(format!("{name}.pb"))),
+            fs::read_to_string(folder.join(format!("{name}.json"))),
+        ) else {
+            continue;
+        };
+        let expected: Value = serde_json::from_str(&json).unwrap();
+        match kinds::protobuf::decode(&pb) {
+            Ok(object) => {
+                let mut found = Vec::new();
+                changed(&expected, &object, &name, &mut found);
+                faults.extend(found);
+            }
+            Err(why) => faults.push(format!("{name}: {why}")),
+        }
+        compared += 1;
+    }
+    assert!(compared > 30, "only {compared} fixtures were found in {}", folder.display());
+    assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
+}

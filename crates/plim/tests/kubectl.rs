@@ -133,6 +133,19 @@ fn kubectl_works_with_the_control_plane() {
         cluster.ok(&["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP} {.spec.ports[0].nodePort}"], "");
     assert!(service.starts_with("10.96."), "{service}");
 
+    // Typed creates come as protobuf.
+    cluster.ok(&["create", "namespace", "shop"], "");
+    cluster.ok(&["create", "configmap", "settings", "-n", "shop", "--from-literal=a=b"], "");
+    assert_eq!(
+        cluster.ok(&["get", "cm", "settings", "-n", "shop", "-o", "jsonpath={.data}"], ""),
+        r#"{"a":"b"}"#
+    );
+    cluster.ok(&["create", "deployment", "api", "-n", "shop", "--image=nginx", "--port=80"], "");
+    let container =
+        "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.spec.containers[0].ports}";
+    let shown = cluster.ok(&["get", "deploy", "api", "-n", "shop", "-o", container], "");
+    assert_eq!(shown, r#"nginx [{"containerPort":80,"protocol":"TCP"}]"#);
+
     // The scheduler binds a pod to a node that fits, and says why another waits.
     cluster.ok(&["run", "early", "--image=nginx"], "");
     let waiting = cluster.ok(

@@ -1,0 +1,303 @@
+//! Reading Kubernetes' protobuf form of built-in objects, driven by the facts table.
+//!
+//! The envelope is `k8s\0` and a `runtime.Unknown`; the message in it is read by the field numbers of the kind's type. The
+//! result is the JSON form: what Go leaves out of JSON when it is zero is left out here. Source: `k8s.io/apimachinery
+//! pkg/runtime/serializer/protobuf`, protobuf's wire format.
+
+use std::sync::OnceLock;
+
+use base64::Engine as _;
+use chrono::{DateTime, SecondsFormat};
+use serde_json::{Map, Value, json};
+
+use crate::facts::{FieldFacts, TABLE, Table};
+
+/// The first bytes of the envelope.
+pub const MAGIC: &[u8] = b"k8s\0";
+/// Messages within messages, at most.
+const DEPTH: usize = 64;
+
+fn table() -> &'static Table<'static> {
+    static PARSED: OnceLock<Table<'static>> = OnceLock::new();
+    PARSED.get_or_init(|| Table::parse(TABLE))
+}
+
+/// One field of a message as it is on the wire.
+#[derive(Clone, Copy)]
+enum Wire<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Wire<'a> {
+    fn bytes(self) -> Result<&'a [u8], String> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Number(_) => Err("proto: wrong wireType".to_owned()),
+        }
+    }
+
+    fn text(self) -> Result<String, String> {
+        std::str::from_utf8(self.bytes()?).map(str::to_owned).map_err(|_| "proto: invalid UTF-8".to_owned())
+    }
+
+    fn number(self) -> Result<u64, String> {
+        match self {
+            Self::Number(number) => Ok(number),
+            Self::Bytes(_) => Err("proto: wrong wireType".to_owned()),
+        }
+    }
+}
+
+/// The envelope's content: `apiVersion`, `kind` and the object's JSON form. An error is a text for a 400.
+pub fn decode(body: &[u8]) -> Result<Value, String> {
+    let envelope = body.strip_prefix(MAGIC).ok_or_else(|| {
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned()
+    })?;
+    let fields = message(envelope)?;
+    let meta = last(&fields, 1).map(Wire::bytes).transpose()?.map(message).transpose()?.unwrap_or_default();
+    let text = |tag| last(&meta, tag).map(Wire::text).transpose().map(Option::unwrap_or_default);
+    let (api_version, kind): (String, String) = (text(1)?, text(2)?);
+    let raw = last(&fields, 2).map(Wire::bytes).transpose()?.unwrap_or_default();
+    let name = type_name(&api_version, &kind)
+        .ok_or_else(|| format!("no kind {kind:?} is registered for version {api_version:?} in scheme"))?;
+    let mut object = read_type(&name, raw, DEPTH)?;
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), api_version.into());
+        map.insert("kind".to_owned(), kind.into());
+    }
+    Ok(object)
+}
+
+/// `apps/v1 Deployment` → `apps.v1.Deployment`
+fn type_name(api_version: &str, kind: &str) -> Option<String> {
+    let resource = table().resources.iter().find(|r| r.api_version == api_version && r.kind == kind);
+    if let Some(resource) = resource {
+        return Some(resource.type_name.to_owned());
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
+    let group = group.split('.').next().unwrap_or(group);
+    [format!("{group}.{version}.{kind}"), format!("meta.v1.{kind}")]
+        .into_iter()
+        .find(|name| table().type_of(name).is_some())
+}
+
+fn read_type(name: &str, bytes: &[u8], depth: usize) -> Result<Value, String> {
+    if depth == 0 {
+        return Err("proto: nested too deeply".to_owned());
+    }
+    let facts = table().type_of(name).ok_or_else(|| format!("proto: unknown type {name}"))?;
+    let fields = message(bytes)?;
+    let mut out = Map::new();
+    for fact in &facts.fields {
+        let found = occurrences(&fields, fact.tag)?;
+        if let Some(value) = read_field(fact, &found, depth)? {
+            out.insert(fact.name.to_owned(), value);
+        }
+    }
+    Ok(Value::Object(out))
+}
+
+/// All values at a path of field numbers, `1.2`.
+fn occurrences<'a>(fields: &[(u64, Wire<'a>)], path: &str) -> Result<Vec<Wire<'a>>, String> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let Ok(tag) = first.parse::<u64>() else { return Ok(Vec::new()) };
+    let here = fields.iter().filter(|(t, _)| *t == tag).map(|(_, wire)| *wire);
+    let Some(rest) = rest else { return Ok(here.collect()) };
+    let mut out = Vec::new();
+    for wire in here {
+        out.extend(occurrences(&message(wire.bytes()?)?, rest)?);
+    }
+    Ok(out)
+}
+
+fn read_field(fact: &FieldFacts<'_>, found: &[Wire<'_>], depth: usize) -> Result<Option<Value>, String> {
+    if found.is_empty() {
+        return Ok(None);
+    }
+    if let Some(item) = fact.kind.strip_prefix("[]") {
+        let mut list = Vec::with_capacity(found.len());
+        for wire in found {
+            list.push(read_value(item, *wire, depth)?);
+        }
+        return Ok(Some(Value::Array(list)));
+    }
+    if let Some(item) = fact.kind.strip_prefix("{}") {
+        let mut map = Map::new();
+        for wire in found {
+            let entry = message(wire.bytes()?)?;
+            let key = last(&entry, 1).map(Wire::text).transpose()?.unwrap_or_default();
+            let value = match (last(&entry, 2), item.strip_prefix("[]")) {
+                (Some(wire), None) => read_value(item, wire, depth)?,
+                // A map of lists wraps each list in a message of its own.
+                (Some(wire), Some(inner)) => {
+                    let items = message(wire.bytes()?)?;
+                    let items = items.iter().filter(|(tag, _)| *tag == 1);
+                    items.map(|(_, wire)| read_value(inner, *wire, depth)).collect::<Result<_, _>>()?
+                }
+                (None, _) => zero(item),
+            };
+            map.insert(key, value);
+        }
+        return Ok(Some(Value::Object(map)));
+    }
+    let Some(wire) = found.last() else { return Ok(None) };
+    let value = read_value(fact.kind, *wire, depth)?;
+    // Go's encoder writes zero values of fields that are no pointers; in JSON they are absent.
+    let is_zero = match &value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_f64() == Some(0.0) && fact.kind != "intstr",
+        Value::String(s) => s.is_empty(),
+        _ => false,
+    };
+    Ok((fact.pointer || !is_zero).then_some(value))
+}
+
+fn zero(kind: &str) -> Value {
+    match kind {
+        "string" | "bytes" => json!(""),
+        "quantity" => json!("0"),
+        "bool" => json!(false),
+        "int32" | "int64" => json!(0),
+        _ => json!({}),
+    }
+}
+
+fn read_value(kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, String> {
+    Ok(match kind {
+        "string" => wire.text()?.into(),
+        "bool" => (wire.number()? != 0).into(),
+        // Negative numbers are ten bytes long, sign-extended.
+        "int32" | "int64" => wire.number()?.cast_signed().into(),
+        "float64" => json!(f64::from_bits(wire.number()?)),
+        "bytes" => base64::engine::general_purpose::STANDARD.encode(wire.bytes()?).into(),
+        "time" | "microtime" => read_time(wire.bytes()?, kind == "microtime")?,
+        "duration" => (last(&message(wire.bytes()?)?, 1).map(Wire::number).transpose()?.unwrap_or(0)).into(),
+        "quantity" => {
+            last(&message(wire.bytes()?)?, 1).map(Wire::text).transpose()?.unwrap_or_default().into()
+        }
+        "intstr" => {
+            let fields = message(wire.bytes()?)?;
+            match last(&fields, 1).map(Wire::number).transpose()?.unwrap_or(0) {
+                0 => last(&fields, 2).map(Wire::number).transpose()?.unwrap_or(0).cast_signed().into(),
+                _ => last(&fields, 3).map(Wire::text).transpose()?.unwrap_or_default().into(),
+            }
+        }
+        "object" | "any" => match last(&message(wire.bytes()?)?, 1) {
+            Some(raw) => serde_json::from_slice(raw.bytes()?).map_err(|e| e.to_string())?,
+            None => Value::Null,
+        },
+        name => read_type(name, wire.bytes()?, depth - 1)?,
+    })
+}
+
+fn read_time(bytes: &[u8], micro: bool) -> Result<Value, String> {
+    let fields = message(bytes)?;
+    let number = |tag| last(&fields, tag).map(Wire::number).transpose().map(Option::unwrap_or_default);
+    let (seconds, nanos): (u64, u64) = (number(1)?, number(2)?);
+    if fields.is_empty() {
+        return Ok(Value::Null);
+    }
+    let nanos = if micro { u32::try_from(nanos).unwrap_or(0) } else { 0 };
+    let time = DateTime::from_timestamp(seconds.cast_signed(), nanos).ok_or("proto: time out of range")?;
+    let format = if micro { SecondsFormat::Micros } else { SecondsFormat::Secs };
+    Ok(time.to_rfc3339_opts(format, true).into())
+}
+
+fn last<'a>(fields: &[(u64, Wire<'a>)], tag: u64) -> Option<Wire<'a>> {
+    fields.iter().rev().find(|(t, _)| *t == tag).map(|(_, wire)| *wire)
+}
+
+/// The fields of a message, in order.
+fn message(mut bytes: &[u8]) -> Result<Vec<(u64, Wire<'_>)>, String> {
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let wire = match key & 7 {
+            0 => Wire::Number(varint(&mut bytes)?),
+            1 => Wire::Number(u64::from_le_bytes(fixed(&mut bytes)?)),
+            2 => {
+                let length =
+                    usize::try_from(varint(&mut bytes)?).map_err(|_| "proto: negative length".to_owned())?;
+                let (head, rest) = bytes.split_at_checked(length).ok_or("unexpected EOF")?;
+                bytes = rest;
+                Wire::Bytes(head)
+            }
+            5 => Wire::Number(u32::from_le_bytes(fixed(&mut bytes)?).into()),
+            other => return Err(format!("proto: illegal wireType {other}")),
+        };
+        fields.push((key >> 3, wire));
+    }
+    Ok(fields)
+}
+
+fn fixed<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or("unexpected EOF")?;
+    *bytes = rest;
+    Ok(*head)
+}
+
+fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
+    let mut value = 0u64;
+    for shift in (0..70).step_by(7) {
+        let (byte, rest) = bytes.split_first().ok_or("unexpected EOF")?;
+        *bytes = rest;
+        if shift < 64 {
+            value |= u64::from(byte & 0x7f) << shift;
+        }
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err("proto: integer overflow".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![tag << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    fn config_map() -> Vec<u8> {
+        let meta = [field(1, b"settings"), field(3, b"")].concat();
+        let object = [field(1, &meta), field(2, &[field(1, b"a"), field(2, b"b")].concat())].concat();
+        let kind = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
+        [MAGIC.to_vec(), field(1, &kind), field(2, &object)].concat()
+    }
+
+    #[test]
+    fn an_object_is_read_by_the_field_numbers_of_its_kind() {
+        let expected = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}});
+        assert_eq!(decode(&config_map()), Ok(expected));
+    }
+
+    #[test]
+    fn a_cut_message_is_an_error() {
+        let bytes = config_map();
+        assert_eq!(decode(&bytes[..bytes.len() - 1]), Err("unexpected EOF".to_owned()));
+    }
+
+    #[test]
+    fn something_else_is_told_apart() {
+        assert!(decode(b"{}").unwrap_err().contains("does not appear to be a protobuf message"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..60, value: u8) {
+            let mut changed = config_map();
+            let at = at % changed.len();
+            changed[at] = value;
+            let _ = decode(&changed);
+            bytes.splice(0..0, MAGIC.iter().copied());
+            let _ = decode(&bytes);
+        }
+    }
+}
