@@ -3,7 +3,7 @@
 //! API objects are turned into these small types once; everything after works on parsed addresses and enums.
 //! Only IPv4 is carried: the other family's addresses are left out here and nowhere else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -156,6 +156,11 @@ impl Cluster {
             }
         }
         Some(owner)
+    }
+
+    /// The keys of the slices that are not in `listed`.
+    pub fn slices_but(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
+        self.owners.keys().filter(|key| !listed.contains(*key)).cloned().collect()
     }
 
     /// The endpoints of one named port of a service, with the port number each serves it on.

@@ -9,16 +9,20 @@
 //! In reading order: [`netns`] (being in another network namespace), [`netlink`] (talking to the kernel),
 //! [`pods`] (addresses and cables for sandboxes), [`nodes`] (routes between nodes), [`topology`] (several nodes
 //! on one machine), [`cluster`] (what is known of Services and endpoints), [`services`] (ClusterIP, NodePort,
-//! LoadBalancer).
+//! LoadBalancer), [`loadbalancer`] (addresses from a pool), [`dns`] (the cluster's names), [`watch`] (the API
+//! drives all of it).
 
 pub mod cluster;
+pub mod dns;
 pub mod error;
+pub mod loadbalancer;
 pub mod netlink;
 pub mod netns;
 pub mod nodes;
 pub mod pods;
 pub mod services;
 pub mod topology;
+pub mod watch;
 
 pub use error::{Error, Result};
 pub use pods::{PodNet, PortMapping};
