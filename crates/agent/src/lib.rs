@@ -16,6 +16,7 @@ pub mod quantity;
 pub mod resources;
 pub mod spec;
 pub mod translate;
+pub mod view;
 pub mod volumes;
 
 pub use config::Config;

@@ -1,5 +1,8 @@
 //! The container runtime, behind CRI v1.
 
+pub mod oneshot;
+pub mod streaming;
+
 use std::{net::IpAddr, path::Path};
 
 use async_trait::async_trait;

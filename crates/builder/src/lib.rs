@@ -1,0 +1,1 @@
+//! Images from Dockerfiles, without a daemon.

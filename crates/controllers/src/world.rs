@@ -1,0 +1,181 @@
+//! What the loops see: the objects of every watched kind, as last told by the API server.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use kube::{Resource, api::ObjectMeta};
+
+/// A kind, by group, version, kind and plural.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind {
+    /// Empty for the core group.
+    pub group: Arc<str>,
+    /// `v1`
+    pub version: Arc<str>,
+    /// `Deployment`
+    pub kind: Arc<str>,
+    /// `deployments`
+    pub plural: Arc<str>,
+}
+
+impl Kind {
+    /// A built-in kind.
+    #[must_use]
+    pub fn of<K: Resource<DynamicType = ()>>() -> Self {
+        Self {
+            group: K::group(&()).into(),
+            version: K::version(&()).into(),
+            kind: K::kind(&()).into(),
+            plural: K::plural(&()).into(),
+        }
+    }
+}
+
+/// What a loop works on: usually a namespace and a name; the loop says what it means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Empty for cluster-scoped things.
+    pub namespace: String,
+    /// A name, or whatever else tells keys apart.
+    pub name: String,
+}
+
+/// An object of any watched kind.
+pub trait Seen: Any + Send + Sync {
+    /// Its metadata.
+    fn meta(&self) -> &ObjectMeta;
+    /// For [`World::get`].
+    fn any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<K: Resource<DynamicType = ()> + Any + Send + Sync> Seen for K {
+    fn meta(&self) -> &ObjectMeta {
+        Resource::meta(self)
+    }
+    fn any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// One change of one object.
+#[derive(Clone)]
+pub struct Change {
+    /// Its kind.
+    pub kind: Kind,
+    /// What was there before.
+    pub before: Option<Arc<dyn Seen>>,
+    /// What is there now; gone if absent.
+    pub after: Option<Arc<dyn Seen>>,
+}
+
+impl Change {
+    /// The object after the change, or before its removal, if it is of type `K`.
+    #[must_use]
+    pub fn object<K: Any + Send + Sync>(&self) -> Option<Arc<K>> {
+        self.after.clone().or(self.before.clone())?.any().downcast().ok()
+    }
+
+    /// The state before, if it is of type `K`.
+    #[must_use]
+    pub fn before<K: Any + Send + Sync>(&self) -> Option<Arc<K>> {
+        self.before.clone()?.any().downcast().ok()
+    }
+
+    /// The state after, if it is of type `K`.
+    #[must_use]
+    pub fn after<K: Any + Send + Sync>(&self) -> Option<Arc<K>> {
+        self.after.clone()?.any().downcast().ok()
+    }
+}
+
+/// The objects of one kind, by namespace and name.
+type Objects = BTreeMap<(String, String), Arc<dyn Seen>>;
+
+/// The objects of every watched kind. `owned` is an index over `objects`: both change together, in [`World::apply`].
+#[derive(Default)]
+pub struct World {
+    objects: HashMap<Kind, Objects>,
+    /// By the UID of the owner that is the controller.
+    owned: HashMap<String, BTreeMap<(Kind, String, String), Arc<dyn Seen>>>,
+}
+
+impl World {
+    /// One object.
+    #[must_use]
+    pub fn get<K>(&self, namespace: &str, name: &str) -> Option<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Any + Send + Sync,
+    {
+        let objects = self.objects.get(&Kind::of::<K>())?;
+        objects.get(&(namespace.to_owned(), name.to_owned()))?.clone().any().downcast().ok()
+    }
+
+    /// The objects of a kind in the order of namespace and name; all namespaces when `namespace` is empty.
+    pub fn list<K>(&self, namespace: &str) -> Vec<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Any + Send + Sync,
+    {
+        let Some(objects) = self.objects.get(&Kind::of::<K>()) else { return Vec::new() };
+        let from = (namespace.to_owned(), String::new());
+        objects
+            .range(from..)
+            .take_while(|((n, _), _)| namespace.is_empty() || n == namespace)
+            .filter_map(|(_, o)| o.clone().any().downcast().ok())
+            .collect()
+    }
+
+    /// The objects of a kind whose controller has this UID.
+    pub fn owned<K>(&self, uid: &str) -> Vec<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Any + Send + Sync,
+    {
+        let kind = Kind::of::<K>();
+        let Some(owned) = self.owned.get(uid) else { return Vec::new() };
+        owned
+            .iter()
+            .filter(|((k, _, _), _)| *k == kind)
+            .filter_map(|(_, o)| o.clone().any().downcast().ok())
+            .collect()
+    }
+
+    /// Puts an object in (`Some`) or takes it out, and tells what changed.
+    pub fn apply(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        object: Option<Arc<dyn Seen>>,
+    ) -> Change {
+        let place = (namespace.to_owned(), name.to_owned());
+        let objects = self.objects.entry(kind.clone()).or_default();
+        let before = match &object {
+            Some(object) => objects.insert(place.clone(), object.clone()),
+            None => objects.remove(&place),
+        };
+        let indexed = (kind.clone(), place.0, place.1);
+        if let Some(uid) = before.as_ref().and_then(|o| controller_uid(o.meta()))
+            && let Some(owned) = self.owned.get_mut(uid)
+        {
+            owned.remove(&indexed);
+            if owned.is_empty() {
+                self.owned.remove(uid);
+            }
+        }
+        if let Some(object) = &object
+            && let Some(uid) = controller_uid(object.meta())
+        {
+            self.owned.entry(uid.to_owned()).or_default().insert(indexed, object.clone());
+        }
+        Change { kind: kind.clone(), before, after: object }
+    }
+}
+
+/// The UID of the owner that is the controller.
+#[must_use]
+pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
+    let owners = meta.owner_references.as_deref()?;
+    owners.iter().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
+}
