@@ -93,13 +93,15 @@ impl Change {
 
 /// The objects of one kind, by namespace and name.
 type Objects = BTreeMap<(String, String), Arc<dyn Seen>>;
+/// Objects of several kinds: kind, namespace, name.
+type Mixed = BTreeMap<(Kind, String, String), Arc<dyn Seen>>;
 
 /// The objects of every watched kind. `owned` is an index over `objects`: both change together, in [`World::apply`].
 #[derive(Default)]
 pub struct World {
     objects: HashMap<Kind, Objects>,
     /// By the UID of the owner that is the controller.
-    owned: HashMap<String, BTreeMap<(Kind, String, String), Arc<dyn Seen>>>,
+    owned: HashMap<String, Mixed>,
 }
 
 impl World {
