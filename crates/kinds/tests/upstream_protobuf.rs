@@ -16,9 +16,9 @@ fn fields_that_are_not_there_are_written_as_upstream_writes_them() {
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let ours = match kind.strip_suffix("List") {
             Some(item) => {
-                let items = object["items"].as_array().unwrap().iter();
-                let names = (api_version, item, api_version, kind);
-                protobuf::encode_list(&object["metadata"], items, names)
+                let mut list = protobuf::ListWriter::new(api_version, item, &object["metadata"]).unwrap();
+                object["items"].as_array().unwrap().iter().for_each(|item| list.item(item));
+                Some(list.finish(api_version, kind))
             }
             None => protobuf::encode(object, api_version, kind),
         };

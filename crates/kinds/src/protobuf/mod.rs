@@ -10,7 +10,7 @@ mod write;
 use std::sync::OnceLock;
 
 pub use read::decode;
-pub use write::{encode, encode_list, encode_watch_event, envelope};
+pub use write::{ListWriter, encode, encode_watch_event, envelope};
 
 use crate::facts::{TABLE, Table};
 

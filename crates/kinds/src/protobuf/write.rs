@@ -21,6 +21,9 @@ enum Node {
     Inner(u64, Vec<Node>),
 }
 
+/// A kind that is served for every other kind; the table does not know it.
+const PARTIAL: &str = "PartialObjectMetadata";
+
 type Plans = HashMap<&'static str, Vec<Node>>;
 
 fn plans() -> &'static Plans {
@@ -38,6 +41,13 @@ fn plan(fields: &'static [FieldFacts<'static>]) -> Vec<Node> {
     }
     sort(&mut nodes);
     nodes
+}
+
+/// Only the metadata.
+fn write_partial(object: &Value) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(512);
+    put_message(&mut raw, 1, "meta.v1.ObjectMeta", &object["metadata"]);
+    raw
 }
 
 fn place(nodes: &mut Vec<Node>, tags: &[u64], fact: &'static FieldFacts<'static>) {
@@ -78,36 +88,59 @@ pub fn encode(object: &Value, api_version: &str, kind: &str) -> Option<Vec<u8>> 
 }
 
 fn write(object: &Value, api_version: &str, kind: &str) -> Option<Vec<u8>> {
+    if kind == PARTIAL {
+        return Some(write_partial(object));
+    }
     let name = type_name(api_version, kind)?;
     let mut raw = Vec::with_capacity(1024);
     write_type(&mut raw, &name, object);
     Some(raw)
 }
 
-/// A list of built-in objects in its envelope: `metadata` of the list, the objects, and the kind of the list.
-#[must_use]
-pub fn encode_list<'v>(
-    metadata: &Value,
-    items: impl Iterator<Item = &'v Value>,
-    (api_version, kind, list_api_version, list_kind): (&str, &str, &str, &str),
-) -> Option<Vec<u8>> {
-    let name = type_name(api_version, kind)?;
-    let mut raw = Vec::with_capacity(4096);
-    put_message(&mut raw, 1, "meta.v1.ListMeta", metadata);
-    for item in items {
-        put_message(&mut raw, 2, &name, item);
-    }
-    Some(envelope(list_api_version, list_kind, &raw))
+/// A list in the making: its metadata is given first, then its objects one after the other.
+pub struct ListWriter {
+    name: String,
+    raw: Vec<u8>,
 }
 
-/// One event of a watch, which has no envelope of its own; `object` has one.
+impl ListWriter {
+    /// A list of this kind of objects. `None`: the kind has no protobuf form.
+    #[must_use]
+    pub fn new(api_version: &str, kind: &str, metadata: &Value) -> Option<Self> {
+        let name = if kind == PARTIAL { PARTIAL.to_owned() } else { type_name(api_version, kind)? };
+        let mut raw = Vec::with_capacity(4096);
+        put_message(&mut raw, 1, "meta.v1.ListMeta", metadata);
+        Some(Self { name, raw })
+    }
+
+    /// Adds an object.
+    pub fn item(&mut self, object: &Value) {
+        if self.name == PARTIAL {
+            put_bytes(&mut self.raw, 2, &write_partial(object));
+        } else {
+            put_message(&mut self.raw, 2, &self.name, object);
+        }
+    }
+
+    /// The list in its envelope.
+    #[must_use]
+    pub fn finish(self, api_version: &str, list_kind: &str) -> Vec<u8> {
+        envelope(api_version, list_kind, &self.raw)
+    }
+}
+
+/// One event of a watch as it stands in the stream: its length, four bytes, the greatest first, and a message without an
+/// envelope. `object` has one.
 #[must_use]
 pub fn encode_watch_event(kind: &str, object: &[u8]) -> Vec<u8> {
     let mut extension = Vec::with_capacity(object.len() + 8);
     put_bytes(&mut extension, 1, object);
     let mut out = Vec::with_capacity(object.len() + 32);
+    out.extend_from_slice(&[0; 4]);
     put_bytes(&mut out, 1, kind.as_bytes());
     put_bytes(&mut out, 2, &extension);
+    let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX).to_be_bytes();
+    out[..4].copy_from_slice(&length);
     out
 }
 
