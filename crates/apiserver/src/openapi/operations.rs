@@ -20,8 +20,8 @@ pub struct Operation {
     pub body: Option<String>,
     /// The type of the answer, if it is one of the document's.
     pub answer: Option<String>,
-    /// It takes patches.
-    pub patch: bool,
+    /// The kinds of patches that it takes. kubectl merges by what is named here.
+    pub patches: &'static [&'static str],
 }
 
 /// A path and its methods.
@@ -70,7 +70,7 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
             query,
             body: matches!(verb, "create" | "update").then(|| name.to_owned()),
             answer: (!answer.is_empty()).then(|| answer.to_owned()),
-            patch: verb == "patch",
+            patches: patches(verb, r.builtin),
         }
     };
     let about = format!("{scope}{}", r.kind);
@@ -126,10 +126,24 @@ fn subresource(served: &Served, name: &str, scope: &str, sub: &Subresource) -> V
             query,
             body: typed.clone().filter(|_| matches!(verb, "create" | "update")),
             answer: typed,
-            patch: verb == "patch",
+            patches: patches(verb, r.builtin),
         });
     }
     operations
+}
+
+fn patches(verb: &str, builtin: bool) -> &'static [&'static str] {
+    const ALL: [&str; 4] = [
+        "application/apply-patch+yaml",
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ];
+    match (verb, builtin) {
+        ("patch", true) => &ALL,
+        ("patch", false) => &ALL[..3],
+        _ => &[],
+    }
 }
 
 /// Method, action, and how the operation is called.

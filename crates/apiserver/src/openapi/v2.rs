@@ -53,16 +53,11 @@ fn operation(op: &Operation) -> Value {
     if let Some(name) = &op.body {
         body(reference(name, 2));
     }
-    let consumes: &[&str] = if op.patch {
-        body(json!({"type": "object"}));
-        &[
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
-            "application/apply-patch+yaml",
-        ]
-    } else {
+    let consumes = if op.patches.is_empty() {
         &["*/*"]
+    } else {
+        body(json!({"type": "object"}));
+        op.patches
     };
     let mut ok = json!({"description": "OK"});
     if let Some(name) = &op.answer {

@@ -65,15 +65,12 @@ fn operation(op: &Operation) -> Value {
     if let Some(body) = &op.body {
         out["requestBody"] = content(body);
     }
-    if op.patch {
-        let types = [
-            "application/apply-patch+yaml",
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
-        ];
-        let types: Map<String, Value> =
-            types.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "object"}}))).collect();
+    if !op.patches.is_empty() {
+        let types: Map<String, Value> = op
+            .patches
+            .iter()
+            .map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "object"}})))
+            .collect();
         out["requestBody"] = json!({"content": types});
     }
     out
