@@ -1,18 +1,23 @@
 //! `plim`: the command line of Plimsoll. The only room that prints.
 
+mod client;
+mod commands;
 mod connector;
 mod control;
 mod data;
 mod kubeconfig;
 mod log;
+mod output;
 mod pki;
 mod plan;
 mod progress;
 mod serve;
+mod workload;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use commands::{cost, exec, image, logs, ps, run, status, top, why};
 use data::Data;
 
 /// A Kubernetes-compatible control plane, and what machines cost, in one program.
@@ -37,6 +42,33 @@ enum Command {
     /// Print the administrator's kubeconfig.
     #[command(after_help = "Example:\n  plim kubeconfig > ~/.kube/config && kubectl get namespaces")]
     Kubeconfig,
+    /// The cluster on one screen.
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::StatusCommand),
+    /// Images in the cluster's own store.
+    #[command(subcommand, after_help = image::EXAMPLES)]
+    Image(image::ImageCommand),
+    /// Run a container from an image.
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::Run),
+    /// What runs.
+    #[command(after_help = ps::EXAMPLES)]
+    Ps(ps::Ps),
+    /// What a pod, or every pod of a workload, says.
+    #[command(after_help = logs::EXAMPLES)]
+    Logs(logs::Logs),
+    /// Run a command in a running container.
+    #[command(after_help = exec::EXAMPLES)]
+    Exec(exec::Exec),
+    /// Why something does not run, or does not answer.
+    #[command(after_help = why::EXAMPLES)]
+    Why(why::Why),
+    /// What was asked for against what is used.
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Top),
+    /// What runs, what it was given, what it used, and what that costs.
+    #[command(after_help = cost::EXAMPLES)]
+    Cost(cost::Cost),
     /// What a list of VMs costs, and which machines would carry the same load.
     #[command(after_help = plan::EXAMPLES)]
     Plan(plan::Plan),
@@ -51,19 +83,29 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let data = Data::at(cli.data);
+    let done = |result: anyhow::Result<()>| result.map(|()| 0);
     let result = match cli.command {
-        Command::Server(serve) => serve.run(&data),
-        Command::Down => serve::down(&data),
-        Command::Kubeconfig => kubeconfig::print(&data),
-        Command::Plan(plan) => plan.run(),
+        Command::Server(serve) => done(serve.run(&data)),
+        Command::Down => done(serve::down(&data)),
+        Command::Kubeconfig => done(kubeconfig::print(&data)),
+        Command::Status(command) => done(command.run(&data)),
+        Command::Image(command) => done(command.run(&data)),
+        Command::Run(command) => command.run(&data),
+        Command::Ps(command) => done(command.run(&data)),
+        Command::Logs(command) => done(command.run(&data)),
+        Command::Exec(command) => command.run(&data),
+        Command::Why(command) => command.run(&data),
+        Command::Top(command) => done(command.run(&data)),
+        Command::Cost(command) => done(command.run(&data)),
+        Command::Plan(plan) => done(plan.run()),
         Command::Completion { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "plim", &mut std::io::stdout());
-            Ok(())
+            Ok(0)
         }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("plim: {error:#}");
             ExitCode::FAILURE

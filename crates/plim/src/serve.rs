@@ -164,7 +164,7 @@ fn report_to_parent() -> Option<std::fs::File> {
 }
 
 /// The process that serves the folder, if there is one: it holds a lock on the file with its number.
-fn running(data: &Data) -> Result<Option<i32>> {
+pub fn running(data: &Data) -> Result<Option<i32>> {
     let Ok(file) = std::fs::File::open(data.path(PID_FILE)) else { return Ok(None) };
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
         return Ok(None);
