@@ -1,9 +1,8 @@
 //! `plim`: the command line of Plimsoll. The only room that prints.
 
 mod client;
+mod cluster;
 mod commands;
-mod connector;
-mod control;
 mod data;
 mod kubeconfig;
 mod log;
@@ -12,6 +11,7 @@ mod pki;
 mod plan;
 mod progress;
 mod serve;
+mod up;
 mod workload;
 
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use commands::{cost, exec, image, logs, ps, run, status, top, why};
 use data::Data;
 
-/// A Kubernetes-compatible control plane, and what machines cost, in one program.
+/// Containers, images, a Kubernetes-compatible cluster, and what it costs, in one program.
 #[derive(Parser)]
 #[command(name = "plim", version, arg_required_else_help = true)]
 struct Cli {
@@ -33,12 +33,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the control plane: API server, store and scheduler.
-    #[command(after_help = serve::EXAMPLES)]
-    Server(serve::Serve),
-    /// Stop the control plane.
-    #[command(after_help = "Example:\n  plim down")]
-    Down,
+    /// Start a cluster on this machine.
+    #[command(after_help = up::UP_EXAMPLES)]
+    Up(up::Up),
+    /// Start the control plane alone: API server, store, scheduler and controllers.
+    #[command(after_help = up::SERVER_EXAMPLES)]
+    Server(up::Server),
+    /// Stop the cluster.
+    #[command(after_help = up::DOWN_EXAMPLES)]
+    Down(up::Down),
     /// Print the administrator's kubeconfig.
     #[command(after_help = "Example:\n  plim kubeconfig > ~/.kube/config && kubectl get namespaces")]
     Kubeconfig,
@@ -85,8 +88,9 @@ fn main() -> ExitCode {
     let data = Data::at(cli.data);
     let done = |result: anyhow::Result<()>| result.map(|()| 0);
     let result = match cli.command {
-        Command::Server(serve) => done(serve.run(&data)),
-        Command::Down => done(serve::down(&data)),
+        Command::Up(up) => done(up.run(&data)),
+        Command::Server(server) => done(server.run(&data)),
+        Command::Down(down) => done(down.run(&data)),
         Command::Kubeconfig => done(kubeconfig::print(&data)),
         Command::Status(command) => done(command.run(&data)),
         Command::Image(command) => done(command.run(&data)),

@@ -1,4 +1,4 @@
-//! The control plane of one process: store, API server, scheduler.
+//! The control plane of one process: store, API server, and the loops that work beside it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,10 +15,11 @@ use access::{
 use anyhow::{Context, Result};
 use apiserver::Server;
 use ipnet::{IpNet, Ipv4Net};
+use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::connector::Connector;
 use crate::{
-    connector::Connector,
     data::Data,
     kubeconfig,
     pki::{Authority, Identity, Subject},
@@ -34,12 +35,21 @@ pub struct Addresses {
     pub advertise: IpAddr,
     /// Service addresses.
     pub services: Ipv4Net,
+    /// Pod addresses.
+    pub pods: Ipv4Net,
+    /// LoadBalancer addresses.
+    pub pool: Ipv4Net,
 }
 
 impl Addresses {
     /// The first service address: the API server itself.
     pub fn kubernetes(&self) -> IpAddr {
         IpAddr::V4(nth(self.services, 1))
+    }
+
+    /// The cluster DNS address.
+    pub fn dns(&self) -> Ipv4Addr {
+        nth(self.services, 10)
     }
 }
 
@@ -52,6 +62,8 @@ pub struct Control {
     server: Server,
     /// Where it is reached.
     pub url: String,
+    /// Signs what nodes show each other and the server.
+    pub authority: Authority,
     store: Arc<store::Embedded>,
     tasks: tokio::task::JoinSet<()>,
 }
@@ -102,6 +114,7 @@ impl Control {
         config.service_cidrs = vec![IpNet::V4(addresses.services)];
         config.advertise = Some((addresses.advertise, listener_port));
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
+        config.bootstrap.extend(own_objects(addresses));
         config.issuer = Some(issuer);
         let kubelet_client =
             Subject::Client { user: "kube-apiserver-kubelet-client", groups: &["system:masters"] };
@@ -121,13 +134,13 @@ impl Control {
         let url = format!("https://{}:{}", reachable(addresses), listener_port);
         data.write(kubeconfig::FILE, &kubeconfig::text(&url, &authority.certificate, &admin))?;
         step.done();
-        let mut control = Self { server, url, store, tasks };
-        control.run_loops();
+        let mut control = Self { server, url, authority, store, tasks };
+        control.run_loops(addresses);
         Ok(control)
     }
 
     /// A client in this process that acts as `user`.
-    fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
         groups.push(access::AUTHENTICATED.to_owned());
         let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
@@ -135,9 +148,19 @@ impl Control {
     }
 
     /// Starts what works beside the server, each as a client of it.
-    fn run_loops(&mut self) {
+    fn run_loops(&mut self, addresses: &Addresses) {
         let client = self.client("system:kube-scheduler", &[]);
         self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
+        let client = self.client(
+            "system:serviceaccount:kube-system:service-controller",
+            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+        );
+        let pool = addresses.pool;
+        self.tasks.spawn(async move {
+            if let Err(error) = network::loadbalancer::run(client, pool).await {
+                tracing::error!(%error, "LoadBalancer addresses are no longer given out");
+            }
+        });
     }
 
     /// Stops listening and closes the store.
@@ -173,8 +196,29 @@ fn signing_key(data: &Data) -> Result<String> {
     Ok(key)
 }
 
+/// What exists in every cluster of ours beside what exists in every cluster.
+fn own_objects(addresses: &Addresses) -> Vec<apimachinery::Object> {
+    // Nodes answer the address themselves: the Service reserves it, and is where tools look for it.
+    let dns = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "kube-dns", "namespace": "kube-system",
+            "labels": { "k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true" } },
+        "spec": { "clusterIP": addresses.dns().to_string(), "ports": [
+            { "name": "dns", "port": 53, "protocol": "UDP" },
+            { "name": "dns-tcp", "port": 53, "protocol": "TCP" } ] }
+    });
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": { "name": "standard",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+        "provisioner": "plimsoll.dev/local-path", "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer"
+    });
+    vec![dns, class]
+}
+
 /// TLS 1.2 and 1.3; a client may show a certificate of the cluster's authority.
-fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
+pub fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
