@@ -156,6 +156,71 @@ def ours():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+TEST_IMAGE = "bench/busybox:1"
+
+
+def busybox_image(program, folder):
+    """An image of Debian's static busybox in the cluster's store."""
+    root = folder / "rootfs"
+    (root / "bin").mkdir(parents=True)
+    (root / "tmp").mkdir()
+    busybox = shutil.which("busybox") or sys.exit("no busybox: make deps installs it")
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in subprocess.run([busybox, "--list"], check=True, stdout=subprocess.PIPE, text=True).stdout.split():
+        if applet != "busybox":
+            os.symlink("busybox", root / "bin" / applet)
+    archive = folder / "busybox.tar"
+    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
+    subprocess.run([program, "image", "import", archive, "--rootfs", "--tag", TEST_IMAGE, "--data", folder],
+                   check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(root)
+
+
+@contextlib.contextmanager
+def our_node():
+    """plim up, one node: (kubeconfig, folder, seconds until ready)."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="plimsoll-bench-", dir=ROOT / "target"))
+    program = plim()
+    busybox_image(program, folder)
+    begin = time.monotonic()
+    subprocess.run([program, "up", "-d", "--data", folder, "--port", "0"], check=True, stdout=subprocess.DEVNULL)
+    took = time.monotonic() - begin
+    try:
+        yield folder / "kubeconfig", folder, took
+    finally:
+        subprocess.run([program, "down", "--delete", "--data", folder], check=False, stdout=subprocess.DEVNULL)
+
+
+def processes_of(folder):
+    """Numbers of our own processes for a state folder: the server and its holders."""
+    server = int((folder / "run/plim.pid").read_text())
+    found = [server]
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"__holder" in words and any(w.startswith(bytes(folder)) for w in words):
+            found.append(int(entry.name))
+    return found
+
+
+def rss(pids):
+    """Bytes of resident memory, pages shared between the processes counted once for each (as `ps` does)."""
+    return sum(int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * os.sysconf("SC_PAGESIZE")
+
+
+def cpu(pids):
+    """Seconds of CPU so far."""
+    total = 0
+    for pid in pids:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def machine():
     """The machine in a line."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
