@@ -84,6 +84,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A holder has one thread and little memory: it is told apart before anything else is done.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == cluster::node::HOLDER) {
+        return match runtime::holder::dir_of_arguments(arguments) {
+            Some(dir) => runtime::holder::main(&dir),
+            None => ExitCode::FAILURE,
+        };
+    }
     let cli = Cli::parse();
     let data = Data::at(cli.data);
     let done = |result: anyhow::Result<()>| result.map(|()| 0);

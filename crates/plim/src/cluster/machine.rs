@@ -110,6 +110,11 @@ impl Machine {
         Ok(Some(machine))
     }
 
+    /// The cgroup of all nodes.
+    pub fn cgroup_root(&self) -> String {
+        format!("/plimsoll/{}", self.tag)
+    }
+
     /// Removes namespaces, links and routes of several nodes, and forgets the layout. Pods have to be gone.
     pub fn down(&self, data: &Data) -> Result<()> {
         if let Some(between) = self.between {
@@ -125,7 +130,7 @@ impl Machine {
 
     /// The cgroup of a node, under every controller.
     pub fn cgroup(&self, node: &Place) -> String {
-        format!("/plimsoll/{}/{}", self.tag, node.name)
+        format!("{}/{}", self.cgroup_root(), node.name)
     }
 
     /// Where the API server is reached from pods.

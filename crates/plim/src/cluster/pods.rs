@@ -33,6 +33,11 @@ impl Pods {
         self.net.reconcile(sandboxes.iter().map(|(id, _)| id.as_str()))
     }
 
+    /// Removes every link, lease and rule.
+    pub fn cleanup(&self) -> network::Result<()> {
+        self.net.cleanup()
+    }
+
     /// For the DNS server: the namespace of the pod at an address.
     pub fn namespace_of(self: &Arc<Self>) -> NamespaceOf {
         let pods = Arc::clone(self);
