@@ -4,15 +4,15 @@ use std::{collections::HashMap, convert::Infallible, fmt::Display, sync::Arc, ti
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
     task::JoinSet,
 };
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    Backend, Duplex,
-    process::{CHUNK, QUEUE},
+    Backend,
+    process::{QUEUE, part},
     spdy,
     websocket::{self, Incoming, Upgraded},
 };
@@ -204,8 +204,9 @@ async fn connect(
                 }
                 let _ = to_pod.shutdown().await;
             };
+            let mut buffer = BytesMut::new();
             let down = async {
-                while let Some(bytes) = part(&mut from_pod).await {
+                while let Some(bytes) = part(&mut from_pod, &mut buffer).await {
                     if to_client.send(bytes).await.is_err() {
                         return;
                     }
@@ -240,14 +241,6 @@ async fn both(up: impl Future<Output = ()>, down: impl Future<Output = ()>) {
     }
     if !up_ended {
         let _ = tokio::time::timeout(GRACE, up).await;
-    }
-}
-
-async fn part(from: &mut ReadHalf<Box<dyn Duplex>>) -> Option<Bytes> {
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    match from.read_buf(&mut buffer).await {
-        Ok(0) | Err(_) => None,
-        Ok(_) => Some(buffer.freeze()),
     }
 }
 
@@ -307,7 +300,7 @@ async fn channel(
             return;
         }
     };
-    let (mut from_pod, mut to_pod): (_, WriteHalf<_>) = tokio::io::split(pod);
+    let (mut from_pod, mut to_pod) = tokio::io::split(pod);
     let up = async {
         while let Some(bytes) = from_client.recv().await {
             if to_pod.write_all(&bytes).await.is_err() || to_pod.flush().await.is_err() {
@@ -317,8 +310,9 @@ async fn channel(
         from_client.close();
         std::future::pending::<Infallible>().await
     };
+    let mut buffer = BytesMut::new();
     let down = async {
-        while let Some(bytes) = part(&mut from_pod).await {
+        while let Some(bytes) = part(&mut from_pod, &mut buffer).await {
             if messages.send(protocol.encode(n, &bytes)).await.is_err() {
                 return;
             }

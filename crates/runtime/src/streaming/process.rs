@@ -180,17 +180,23 @@ async fn drain(
     events: &mpsc::Sender<Event>,
 ) {
     let Some(mut from) = from else { return };
-    loop {
-        let mut buffer = BytesMut::with_capacity(CHUNK);
-        match from.read_buf(&mut buffer).await {
-            // a terminal whose last process has gone reads as EIO
-            Ok(0) | Err(_) => break,
-            Ok(_) => {
-                if events.send(Event::Data(output, buffer.freeze())).await.is_err() {
-                    return;
-                }
-            }
+    let mut buffer = BytesMut::new();
+    while let Some(bytes) = part(&mut from, &mut buffer).await {
+        if events.send(Event::Data(output, bytes)).await.is_err() {
+            return;
         }
     }
     let _ = events.send(Event::End(output)).await;
+}
+
+/// The next bytes, at most [`CHUNK`]; `None` at the end. Small parts share `buffer`.
+pub(super) async fn part(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Option<Bytes> {
+    if buffer.capacity() < CHUNK / 8 {
+        buffer.reserve(CHUNK);
+    }
+    match from.read_buf(buffer).await {
+        // a terminal whose last process has gone reads as EIO
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(buffer.split().freeze()),
+    }
 }

@@ -45,7 +45,7 @@ impl Fake {
         F: Future<Output = i32> + Send + 'static,
     {
         let (stdin, stdin_in) = duplex(16);
-        let (stdout, stdout_in) = duplex(16);
+        let (stdout, stdout_in) = duplex(500);
         let (stderr, stderr_in) = duplex(16);
         let (resize, sizes) = mpsc::channel(1);
         let (ended, exit) = oneshot::channel();
