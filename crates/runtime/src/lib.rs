@@ -1,5 +1,6 @@
 //! The container runtime, behind CRI v1.
 
+pub mod image_service;
 pub mod oneshot;
 pub mod streaming;
 
