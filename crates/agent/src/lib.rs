@@ -10,6 +10,7 @@
 pub mod config;
 pub mod cri;
 pub mod environment;
+pub mod logs;
 pub mod machine;
 pub mod names;
 pub mod quantity;

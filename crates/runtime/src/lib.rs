@@ -14,6 +14,7 @@ mod client;
 mod cri;
 mod error;
 pub mod holder;
+mod image_service;
 mod launch;
 pub mod oneshot;
 mod plan;
@@ -26,6 +27,8 @@ use async_trait::async_trait;
 
 pub use cri::{Removed, Runtime, RuntimeConfig, StreamUrls};
 pub use error::{Error, Result};
+pub use image_service::ImageService;
+
 /// A pod that needs a network.
 #[derive(Clone, Debug)]
 pub struct PodNetworkRequest<'a> {
