@@ -34,6 +34,7 @@ use crate::{
     Error, PodNetwork, Result,
     cgroup::{self, Cgroups},
     client::Link,
+    holder::wire::Request,
     seccomp::Filters,
 };
 
@@ -192,6 +193,18 @@ impl Runtime {
     /// Names the streaming server, once.
     pub fn set_stream_urls(&self, urls: Arc<dyn StreamUrls>) {
         let _ = self.urls.set(urls);
+    }
+
+    /// Ends the holder, and every process it still has. The folder can be opened again, or removed.
+    ///
+    /// # Errors
+    /// When the holder cannot be told, or its end not be seen.
+    pub async fn end(self: Arc<Runtime>) -> Result<()> {
+        self.link().tell(Request::Private).await.map_err(Error::io("tell the holder to end"))?;
+        let dir = self.config.dir.clone();
+        drop(self);
+        let gone = tokio::task::spawn_blocking(move || crate::holder::wait_for_end(&dir)).await;
+        gone.map_err(std::io::Error::other).flatten().map_err(Error::io("wait for the end of the holder"))
     }
 
     fn link(&self) -> Link {

@@ -156,6 +156,15 @@ pub fn start(command: &[OsString], dir: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("the holder does not start: {}", text.trim())))
 }
 
+/// Waits until no holder lives in this folder: it holds a lock for as long as it does.
+///
+/// # Errors
+/// When the lock cannot be opened.
+pub fn wait_for_end(dir: &Path) -> io::Result<()> {
+    let lock = File::options().create(true).append(true).open(dir.join(LOCK))?;
+    Ok(flock(&lock, FlockOperation::LockShared)?)
+}
+
 /// The folder in arguments like `__holder DIR [--sealed]`, for the program that has a holder inside.
 pub fn dir_of_arguments(mut args: impl Iterator<Item = OsString>) -> Option<PathBuf> {
     args.find(|a| a != OsStr::new(SEALED)).map(PathBuf::from)
