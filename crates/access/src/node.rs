@@ -165,7 +165,7 @@ impl NodeAuthorizer {
                 .needs(node, "serviceaccounts", request)
                 .then_some(())
                 .ok_or("no relationship found between node and this object"),
-            ("", "nodes") if verb == "get" => {
+            ("", "nodes") if matches!(verb, "get" | "list" | "watch") => {
                 (request.name == node).then_some(()).ok_or("node can only read its own Node object")
             }
             ("", "pods") if verb == "get" => Ok(()),
