@@ -23,6 +23,11 @@ pub trait Controller: Send + Sync {
     /// The kinds whose objects the loop reads; the driver watches them, once for all loops.
     fn watches(&self) -> Vec<world::Kind>;
 
+    /// The loop also reads the metadata of every served kind but events, and [`World::served`].
+    fn watches_all(&self) -> bool {
+        false
+    }
+
     /// The keys to look at after a change. The world already contains it; `change.before` is what was there.
     fn keys(&self, change: &Change, world: &World) -> Vec<Key>;
 

@@ -1,5 +1,7 @@
 //! What a loop wants done.
 
+use std::path::PathBuf;
+
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,6 +19,9 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// Look at this key again at this time even if nothing changes.
     pub again: Option<Timestamp>,
+    /// What the loop wants to find in [`Outcome::memory`] when this key is next looked at, whatever becomes of the steps.
+    /// It replaces what was there, is lost at a restart, and is small.
+    pub memory: Value,
 }
 
 /// An Event about an object.
@@ -82,6 +87,12 @@ pub enum Write {
     Require { target: Target, alive: bool },
     /// Goes on only if a live read shows no object of this UID.
     RequireAbsent { target: Target },
+    /// Goes on only if a live list shows no object of a kind in a namespace.
+    RequireEmpty { kind: Kind, namespace: String },
+    /// Makes a directory on a node, or finds it there.
+    MakeDirectory { node: String, path: PathBuf },
+    /// Removes a directory on a node with all that is in it; gone already is success.
+    RemoveDirectory { node: String, path: PathBuf },
     /// Posts to a subresource (`eviction`, `finalize`, `token`, …) with PUT or POST as the subresource has it.
     Post { target: Target, subresource: &'static str, object: Box<Value> },
 }
@@ -108,6 +119,8 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
     /// How often in a row this key has failed.
     pub tries: u32,
+    /// [`Plan::memory`] of the key's previous plan; null at the first look.
+    pub memory: Value,
 }
 
 impl Plan {

@@ -96,12 +96,42 @@ type Objects = BTreeMap<(String, String), Arc<dyn Seen>>;
 /// Objects of several kinds: kind, namespace, name.
 type Mixed = BTreeMap<(Kind, String, String), Arc<dyn Seen>>;
 
-/// The objects of every watched kind. `owned` is an index over `objects`: both change together, in [`World::apply`].
+/// The objects of every watched kind. `uids` and `dependents` are indexes over `objects`: all change together, in
+/// [`World::apply`].
 #[derive(Default)]
 pub struct World {
     objects: HashMap<Kind, Objects>,
-    /// By the UID of the owner that is the controller.
-    owned: HashMap<String, Mixed>,
+    /// By their own UID.
+    uids: HashMap<String, Mixed>,
+    /// By the UIDs of their owners.
+    dependents: HashMap<String, Mixed>,
+    /// What the API server serves, where some loop needs to know.
+    served: Vec<Served>,
+}
+
+/// A resource that the API server serves, in the group's preferred version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its objects live in namespaces.
+    pub namespaced: bool,
+    /// Its objects can be deleted by collection.
+    pub collections: bool,
+    /// Its objects are in the [`World`], or their metadata are.
+    pub watched: bool,
+}
+
+/// What is kept of an object whose kind no loop reads as such.
+pub struct Metadata(pub ObjectMeta);
+
+impl Seen for Metadata {
+    fn meta(&self) -> &ObjectMeta {
+        &self.0
+    }
+    fn any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
 }
 
 impl World {
@@ -135,12 +165,50 @@ impl World {
         K: Resource<DynamicType = ()> + Any + Send + Sync,
     {
         let kind = Kind::of::<K>();
-        let Some(owned) = self.owned.get(uid) else { return Vec::new() };
+        let Some(owned) = self.dependents.get(uid) else { return Vec::new() };
         owned
             .iter()
-            .filter(|((k, _, _), _)| *k == kind)
+            .filter(|((k, _, _), o)| *k == kind && controller_uid(o.meta()) == Some(uid))
             .filter_map(|(_, o)| o.clone().any().downcast().ok())
             .collect()
+    }
+
+    /// One object of any kind, or its metadata.
+    #[must_use]
+    pub fn object(&self, kind: &Kind, namespace: &str, name: &str) -> Option<&Arc<dyn Seen>> {
+        self.objects.get(kind)?.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The objects of any kind in a namespace, or their metadata; all namespaces when `namespace` is empty.
+    pub fn objects<'a>(
+        &'a self,
+        kind: &Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<dyn Seen>> + 'a {
+        let from = (namespace.to_owned(), String::new());
+        let objects = self.objects.get(kind).into_iter().flat_map(move |o| o.range(from.clone()..));
+        objects.take_while(move |((n, _), _)| namespace.is_empty() || n == namespace).map(|(_, o)| o)
+    }
+
+    /// The objects that have this UID: one, unless an object is served as several kinds.
+    pub fn with_uid(&self, uid: &str) -> impl Iterator<Item = (&Kind, &Arc<dyn Seen>)> {
+        self.uids.get(uid).into_iter().flatten().map(|((kind, _, _), o)| (kind, o))
+    }
+
+    /// The objects that name this UID as an owner.
+    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = (&Kind, &Arc<dyn Seen>)> {
+        self.dependents.get(uid).into_iter().flatten().map(|((kind, _, _), o)| (kind, o))
+    }
+
+    /// What the API server serves, as last told by [`World::serve`].
+    #[must_use]
+    pub fn served(&self) -> &[Served] {
+        &self.served
+    }
+
+    /// Tells what the API server serves.
+    pub fn serve(&mut self, served: Vec<Served>) {
+        self.served = served;
     }
 
     /// Puts an object in (`Some`) or takes it out, and tells what changed.
@@ -158,20 +226,34 @@ impl World {
             None => objects.remove(&place),
         };
         let indexed = (kind.clone(), place.0, place.1);
-        if let Some(uid) = before.as_ref().and_then(|o| controller_uid(o.meta()))
-            && let Some(owned) = self.owned.get_mut(uid)
-        {
-            owned.remove(&indexed);
-            if owned.is_empty() {
-                self.owned.remove(uid);
+        if let Some(before) = &before {
+            let meta = before.meta();
+            forget(&mut self.uids, meta.uid.as_deref(), &indexed);
+            for owner in meta.owner_references.iter().flatten() {
+                forget(&mut self.dependents, Some(&owner.uid), &indexed);
             }
         }
-        if let Some(object) = &object
-            && let Some(uid) = controller_uid(object.meta())
-        {
-            self.owned.entry(uid.to_owned()).or_default().insert(indexed, object.clone());
+        if let Some(object) = &object {
+            let meta = object.meta();
+            for uid in meta.uid.iter() {
+                self.uids.entry(uid.clone()).or_default().insert(indexed.clone(), object.clone());
+            }
+            for owner in meta.owner_references.iter().flatten() {
+                let dependents = self.dependents.entry(owner.uid.clone()).or_default();
+                dependents.insert(indexed.clone(), object.clone());
+            }
         }
         Change { kind: kind.clone(), before, after: object }
+    }
+}
+
+fn forget(index: &mut HashMap<String, Mixed>, uid: Option<&str>, place: &(Kind, String, String)) {
+    let Some(uid) = uid else { return };
+    if let Some(held) = index.get_mut(uid) {
+        held.remove(place);
+        if held.is_empty() {
+            index.remove(uid);
+        }
     }
 }
 
