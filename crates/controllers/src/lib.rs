@@ -6,6 +6,11 @@
 //!
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → one file a loop → [`driver`].
 
+pub mod about;
+pub mod backends;
+pub mod endpointslice;
+#[cfg(test)]
+mod fixtures;
 pub mod plan;
 pub mod world;
 
