@@ -1,25 +1,19 @@
-//! Short ways to say what a write is aimed at and what an event is about.
+//! Short ways to look at metadata, and to aim at objects of which only the metadata is known.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, api::ObjectMeta};
 use serde_json::{Value, json};
 
 use crate::{
-    plan::{Note, PatchKind, Target, Write},
+    plan::{PatchKind, Target, Write},
     world::Kind,
 };
 
-/// `v1`, `apps/v1`
-#[must_use]
-pub fn api_version(kind: &Kind) -> String {
-    if kind.group.is_empty() { kind.version.to_string() } else { format!("{}/{}", kind.group, kind.version) }
-}
-
-/// What an event is about.
+/// What an event is about, for an object of any kind.
 #[must_use]
 pub fn reference(kind: &Kind, meta: &ObjectMeta) -> ObjectReference {
     ObjectReference {
-        api_version: Some(api_version(kind)),
+        api_version: Some(kind.api_version().into_owned()),
         kind: Some(kind.kind.to_string()),
         namespace: meta.namespace.clone(),
         name: meta.name.clone(),
@@ -29,19 +23,7 @@ pub fn reference(kind: &Kind, meta: &ObjectMeta) -> ObjectReference {
     }
 }
 
-/// [`reference`] of an object of a built-in kind.
-#[must_use]
-pub fn about<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    reference(&Kind::of::<K>(), object.meta())
-}
-
 impl Target {
-    /// Exactly this object: its UID is kept.
-    #[must_use]
-    pub fn of<K: Resource<DynamicType = ()>>(object: &K) -> Self {
-        Self::seen(&Kind::of::<K>(), object.meta())
-    }
-
     /// Exactly this object of any kind.
     #[must_use]
     pub fn seen(kind: &Kind, meta: &ObjectMeta) -> Self {
@@ -54,54 +36,43 @@ impl Target {
     }
 }
 
-impl Note {
-    /// A `Normal` event.
+impl Write {
+    /// A strategic merge patch of this very object's status.
     #[must_use]
-    pub fn normal(about: ObjectReference, reason: &str, message: impl Into<String>) -> Self {
-        Self { about, warning: false, reason: reason.to_owned(), message: message.into() }
+    pub fn patch_status<K: Resource<DynamicType = ()>>(object: &K, body: Value) -> Self {
+        Self::Patch {
+            target: Target::of(object),
+            patch: PatchKind::Strategic,
+            body,
+            subresource: Some("status"),
+        }
     }
 
-    /// A `Warning` event.
+    /// A merge patch of metadata that only succeeds on the version that was read.
     #[must_use]
-    pub fn warning(about: ObjectReference, reason: &str, message: impl Into<String>) -> Self {
-        Self { warning: true, ..Self::normal(about, reason, message) }
+    pub fn patch_read(kind: &Kind, meta: &ObjectMeta, mut metadata: Value) -> Self {
+        metadata["uid"] = json!(meta.uid);
+        metadata["resourceVersion"] = json!(meta.resource_version);
+        Self::Patch {
+            target: Target::seen(kind, meta),
+            patch: PatchKind::Merge,
+            body: json!({"metadata": metadata}),
+            subresource: None,
+        }
+    }
+
+    /// Takes a finalizer away.
+    #[must_use]
+    pub fn without_finalizer(kind: &Kind, meta: &ObjectMeta, finalizer: &str) -> Self {
+        let rest: Vec<&String> = meta.finalizers.iter().flatten().filter(|f| *f != finalizer).collect();
+        Self::patch_read(kind, meta, json!({"finalizers": rest}))
     }
 }
 
-impl Write {
-    /// A merge patch of the object itself.
-    #[must_use]
-    pub fn merge(target: Target, body: Value) -> Self {
-        Self::Patch { target, patch: PatchKind::Merge, body, subresource: None }
-    }
-
-    /// A strategic merge patch of an object's status.
-    #[must_use]
-    pub fn patch_status(target: Target, body: Value) -> Self {
-        Self::Patch { target, patch: PatchKind::Strategic, body, subresource: Some("status") }
-    }
-
-    /// A merge patch that only succeeds on the version that was read. It sets the whole list of finalizers.
-    #[must_use]
-    pub fn finalizers(kind: &Kind, meta: &ObjectMeta, finalizers: &[String]) -> Self {
-        let body = json!({"metadata": {
-            "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,
-        }});
-        Self::merge(Target::seen(kind, meta), body)
-    }
-
-    /// Deletes this very object, as the kind does by default.
-    #[must_use]
-    pub fn delete(target: Target) -> Self {
-        Self::Delete {
-            target,
-            resource_version: None,
-            grace: None,
-            propagation: None,
-            on_success: None,
-            on_failure: None,
-        }
-    }
+/// Whether it has this finalizer.
+#[must_use]
+pub fn has_finalizer(meta: &ObjectMeta, finalizer: &str) -> bool {
+    meta.finalizers.iter().flatten().any(|f| f == finalizer)
 }
 
 /// Whether an object has a label of this value.

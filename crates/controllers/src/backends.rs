@@ -8,7 +8,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::{Change, Key, World};
+use crate::{
+    Change, Key, World,
+    pod_state::{is_ready, is_terminal},
+};
 
 /// The label of what belongs to a headless service.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -51,38 +54,21 @@ pub fn services_of(change: &Change, world: &World) -> Vec<Key> {
     let services = world.list::<Service>(namespace).into_iter().filter(|service| {
         selector(service).is_some_and(|s| [&before, &after].into_iter().flatten().any(|pod| matches(s, pod)))
     });
-    services.map(|s| Key { namespace: namespace.to_owned(), name: name_of(&s) }).collect()
-}
-
-fn name_of(service: &Service) -> String {
-    service.metadata.name.clone().unwrap_or_default()
+    services.map(|s| Key::of(&s.metadata)).collect()
 }
 
 /// Whether nothing changed in a pod that a service could see.
 fn same_to_a_service(a: &Pod, b: &Pod) -> bool {
-    let phase = |p: &Pod| is_terminal(p);
     let spec =
         |p: &Pod| p.spec.as_ref().map(|s| (s.node_name.clone(), s.hostname.clone(), s.subdomain.clone()));
     let addresses = |p: &Pod| p.status.as_ref().and_then(|s| s.pod_ips.clone());
     is_ready(a) == is_ready(b)
-        && phase(a) == phase(b)
+        && is_terminal(a) == is_terminal(b)
         && a.metadata.labels == b.metadata.labels
         && a.metadata.deletion_timestamp.is_some() == b.metadata.deletion_timestamp.is_some()
         && a.metadata.uid == b.metadata.uid
         && spec(a) == spec(b)
         && addresses(a) == addresses(b)
-}
-
-/// The condition Ready is True.
-#[must_use]
-pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
-fn is_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether a pod can be an endpoint at all: it has an address and has not ended.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     Change, Controller, Key, Outcome, Plan, World, Write,
     plan::Target,
-    world::{Kind, Metadata, Seen},
+    world::{Bare, Kind, Seen},
 };
 
 /// A time to start from.
@@ -80,12 +80,12 @@ fn metadata(value: &Value) -> (Kind, Arc<dyn Seen>) {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let kind = value["kind"].as_str().unwrap_or_default();
     let kind = Kind {
-        group: group.into(),
-        version: version.into(),
-        kind: kind.into(),
+        group: group.to_owned().into(),
+        version: version.to_owned().into(),
+        kind: kind.to_owned().into(),
         plural: format!("{}s", kind.to_lowercase()).into(),
     };
-    (kind, Arc::new(Metadata(serde_json::from_value(value["metadata"].clone()).unwrap())))
+    (kind, Arc::new(Bare { meta: serde_json::from_value(value["metadata"].clone()).unwrap() }))
 }
 
 /// Takes an object out of the world.

@@ -15,17 +15,16 @@ use k8s_openapi::{
             Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
         },
     },
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
     jiff::Timestamp,
 };
 use kube::api::ObjectMeta;
 
 use crate::{
-    Change, Controller, Key, Outcome, Plan, Target, World, Write,
-    about::{about, annotation, label, labelled},
+    Change, Controller, Key, Kind, Note, Outcome, Plan, World, Write,
+    about::{annotation, label, labelled},
     backends,
-    plan::Note,
-    world::Kind,
+    ownership::controller_reference,
+    pod_state,
 };
 
 /// The value of [`MANAGED_BY`] on slices of this loop.
@@ -66,7 +65,7 @@ impl Controller for EndpointSlices {
             return backends::services_of(change, world);
         }
         if let Some(service) = change.object::<Service>() {
-            return vec![key_of(&service.metadata, service.metadata.name.as_deref())];
+            return vec![Key::of(&service.metadata)];
         }
         if let Some(slice) = change.object::<EndpointSlice>() {
             let ours = labelled(&slice.metadata, MANAGED_BY, MANAGER);
@@ -106,7 +105,7 @@ fn keys_of_node(change: &Change, world: &World) -> Vec<Key> {
             pod.spec.as_ref().is_some_and(|s| s.node_name.is_some() && s.node_name == node.metadata.name)
         };
         if backends::selected(&service, world).iter().any(here) {
-            keys.push(key_of(&service.metadata, service.metadata.name.as_deref()));
+            keys.push(Key::of(&service.metadata));
         }
     }
     keys
@@ -226,7 +225,7 @@ fn endpoint(
     node: Option<&Node>,
 ) -> Endpoint {
     let unready_too = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
-    let serving = backends::is_ready(pod);
+    let serving = pod_state::is_ready(pod);
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let ready = unready_too || (serving && !terminating);
     let zone = node.and_then(zone_of);
@@ -274,14 +273,6 @@ impl Group<'_> {
     /// A slice of this group with no name yet.
     fn slice(&self, endpoints: Vec<Endpoint>) -> EndpointSlice {
         let service = &self.service.metadata;
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Service".to_owned(),
-            name: service.name.clone().unwrap_or_default(),
-            uid: service.uid.clone().unwrap_or_default(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        };
         let annotations =
             self.trigger.map(|time| BTreeMap::from([(backends::TRIGGER_TIME.to_owned(), time.to_string())]));
         EndpointSlice {
@@ -290,7 +281,7 @@ impl Group<'_> {
                 namespace: service.namespace.clone(),
                 labels: Some(self.labels.clone()),
                 annotations,
-                owner_references: Some(vec![owner]),
+                owner_references: Some(vec![controller_reference(self.service)]),
                 ..ObjectMeta::default()
             },
             address_type: self.family.to_owned(),
@@ -318,7 +309,7 @@ fn plan(service: &Service, changes: fill::Changes) -> Plan {
     let mut plan = Plan::none();
     let going = service.metadata.deletion_timestamp.is_some();
     let sorry = Note::warning(
-        about(service),
+        service,
         "FailedToUpdateEndpointSlices",
         format!(
             "Error updating Endpoint Slices for Service {}/{}: {{}}",
@@ -326,19 +317,11 @@ fn plan(service: &Service, changes: fill::Changes) -> Plan {
             service.metadata.name.as_deref().unwrap_or_default()
         ),
     );
-    let creates = changes.create.iter().filter(|_| !going).map(|slice| match Write::create(slice) {
-        Write::Create { kind, object, on_success, .. } => {
-            Write::Create { kind, object, on_success, on_failure: Some(sorry.clone()) }
-        }
-        other => other,
-    });
-    let updates = changes.update.iter().map(|slice| Write::Update {
-        kind: Kind::of::<EndpointSlice>(),
-        object: Box::new(serde_json::to_value(slice).unwrap_or_default()),
-        subresource: None,
-    });
+    let creates = changes.create.iter().filter(|_| !going);
+    let creates = creates.map(|slice| Write::create(slice).noted(None, Some(sorry.clone())));
+    let updates = changes.update.iter().map(Write::update);
     let first: Vec<Write> = creates.chain(updates).collect();
     plan.all(first);
-    plan.all(changes.delete.iter().map(|slice| Write::delete(Target::of(&**slice))).collect());
+    plan.all(changes.delete.iter().map(|slice| Write::delete(&**slice)).collect());
     plan
 }
