@@ -9,9 +9,11 @@
 
 pub mod about;
 pub mod backends;
+pub mod endpoints;
 pub mod endpointslice;
 #[cfg(test)]
 mod fixtures;
+pub mod mirroring;
 pub mod ownership;
 pub mod plan;
 pub mod pod_state;
