@@ -13,11 +13,15 @@ pub mod endpoints;
 pub mod endpointslice;
 #[cfg(test)]
 mod fixtures;
+pub mod garbage_collector;
 pub mod mirroring;
+pub mod namespaces;
 pub mod ownership;
 pub mod plan;
 pub mod pod_state;
 pub mod pod_template;
+pub mod root_ca;
+pub mod service_accounts;
 pub mod testing;
 pub mod world;
 
