@@ -23,6 +23,7 @@ pub mod pod_template;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod testing;
+pub mod volumes;
 pub mod world;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
