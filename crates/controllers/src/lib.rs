@@ -5,9 +5,10 @@
 //! writes, and never runs a key on a world older than that key's own last write.
 //!
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
-//! [`pod_template`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
+//! [`pod_template`], [`node_fit`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
 pub mod driver;
+pub mod node_fit;
 pub mod ownership;
 pub mod plan;
 pub mod pod_state;

@@ -335,16 +335,15 @@ impl Core {
             }
         }
         state.outcome.failures = report.failures;
-        let wake =
-            if state.outcome.failures.is_empty() {
-                state.outcome.tries = 0;
-                state.parked.then_some(now)
-            } else {
-                state.outcome.tries = state.outcome.tries.saturating_add(1);
-                let wait = self.loops.get(id.number).map(|l| l.backoff().after(state.outcome.tries));
-                wait.and_then(|wait| now.saturating_add(wait).ok())
-                    .map(|later| if state.parked { now } else { later })
-            };
+        let wake = if state.outcome.failures.is_empty() {
+            state.outcome.tries = 0;
+            state.parked.then_some(now)
+        } else {
+            state.outcome.tries = state.outcome.tries.saturating_add(1);
+            let wait = self.loops.get(id.number).map(|l| l.backoff().after(state.outcome.tries));
+            wait.and_then(|wait| now.saturating_add(wait).ok())
+                .map(|later| if state.parked { now } else { later })
+        };
         state.parked = false;
         let idle = state.is_idle();
         if let Some(at) = wake {

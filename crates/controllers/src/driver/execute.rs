@@ -1,6 +1,6 @@
 //! Carries out one plan.
 
-use futures::{StreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde_json::Value;
 
 use crate::{
@@ -94,9 +94,12 @@ async fn slowly(creates: &[&Write], server: &dyn Server) -> Report {
 
 async fn together(writes: &[&Write], server: &dyn Server) -> Report {
     let mut report = Report::default();
-    let sent = stream::iter(writes).map(|write| async move { (*write, server.send(write).await) });
+    let mut sent = Vec::with_capacity(writes.len());
+    for &write in writes {
+        sent.push(server.send(write).map(move |answer| (write, answer)));
+    }
     // In the order of the writes, so that a plan has one history.
-    let mut answers = sent.buffered(AT_ONCE);
+    let mut answers = stream::iter(sent).buffered(AT_ONCE);
     while let Some((write, answer)) = answers.next().await {
         match answer {
             Ok(Answered { answer, name }) => {
@@ -175,7 +178,6 @@ impl Write {
 mod tests {
     use std::sync::Mutex;
 
-    use futures::FutureExt;
     use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
     use super::*;

@@ -6,6 +6,7 @@
 
 pub mod core;
 pub mod execute;
+pub mod registry;
 
 pub use core::{Core, Id, Work};
 pub use execute::{Answer, Report, Server, execute};
