@@ -1,12 +1,22 @@
 //! The control loops: what turns what is wanted into what is there.
 //!
 //! A loop is a pure function: [`Controller::reconcile`] takes a key, the [`World`] as last seen and the time, and gives a
-//! [`Plan`]. It has no clock, does no I/O and keeps nothing to itself. One `driver` runs all loops: it watches, calls,
+//! [`Plan`]. It has no clock, does no I/O and keeps nothing to itself. One [`driver`] runs all loops: it watches, calls,
 //! writes, and never runs a key on a world older than that key's own last write.
 //!
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
-//! [`pod_template`] (what loops share) → one file a loop → `driver` → [`testing`] (a cluster that is not there).
+//! [`pod_template`], [`node_fit`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod driver;
+pub mod node_fit;
+pub mod ownership;
+pub mod plan;
+pub mod pod_state;
+pub mod pod_template;
+pub mod testing;
+pub mod world;
+
+// the loops of the cluster itself
 pub mod about;
 pub mod backends;
 pub mod endpoints;
@@ -16,15 +26,9 @@ mod fixtures;
 pub mod garbage_collector;
 pub mod mirroring;
 pub mod namespaces;
-pub mod ownership;
-pub mod plan;
-pub mod pod_state;
-pub mod pod_template;
 pub mod root_ca;
 pub mod service_accounts;
-pub mod testing;
 pub mod volumes;
-pub mod world;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 

@@ -1,5 +1,9 @@
 //! A cluster that is not there: for tests of loops, alone and together, and for simulations.
 
+pub mod api;
+pub mod cluster;
+pub mod nodes;
+
 use std::{any::Any, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
