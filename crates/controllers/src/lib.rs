@@ -24,6 +24,7 @@ pub mod endpointslice;
 #[cfg(test)]
 mod fixtures;
 pub mod garbage_collector;
+pub mod local_path;
 pub mod mirroring;
 pub mod namespaces;
 pub mod root_ca;
