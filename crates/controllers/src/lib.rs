@@ -27,6 +27,8 @@ pub mod garbage_collector;
 pub mod local_path;
 pub mod mirroring;
 pub mod namespaces;
+pub mod node_lifecycle;
+pub mod protection;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod volumes;
