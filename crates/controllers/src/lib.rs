@@ -27,10 +27,14 @@ pub mod garbage_collector;
 pub mod local_path;
 pub mod mirroring;
 pub mod namespaces;
+pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod pod_gc;
 pub mod protection;
 pub mod root_ca;
 pub mod service_accounts;
+pub mod taint_eviction;
+pub mod ttl_after_finished;
 pub mod volumes;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
