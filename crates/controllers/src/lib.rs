@@ -19,6 +19,7 @@ pub mod world;
 // the loops of the cluster itself
 pub mod about;
 pub mod backends;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 #[cfg(test)]
