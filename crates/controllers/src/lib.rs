@@ -32,6 +32,7 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod protection;
+pub mod quota;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod taint_eviction;
