@@ -22,6 +22,7 @@ pub mod backends;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod ephemeral_volumes;
 #[cfg(test)]
 mod fixtures;
 pub mod garbage_collector;
@@ -33,6 +34,7 @@ pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod protection;
 pub mod quota;
+pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod taint_eviction;
