@@ -11,8 +11,10 @@ pub mod driver;
 pub mod node_fit;
 pub mod ownership;
 pub mod plan;
+pub mod pod_control;
 pub mod pod_state;
 pub mod pod_template;
+pub mod replicaset;
 pub mod testing;
 pub mod world;
 
@@ -45,6 +47,16 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 pub use plan::{Failure, Note, Outcome, PatchKind, Plan, Target, Write};
 pub use world::{Change, Key, Kind, World};
+
+/// What the operator chooses about the loops.
+#[derive(Clone, Debug, Default)]
+pub struct Options {}
+
+/// Every loop of the control plane.
+#[must_use]
+pub fn all(_options: &Options) -> Vec<Box<dyn Controller>> {
+    vec![Box::new(replicaset::replica_sets()), Box::new(replicaset::replication_controllers())]
+}
 
 /// One control loop.
 pub trait Controller: Send + Sync {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     plan::{PatchKind, Plan, Target, Write},
-    world::{World, controller_uid},
+    world::{Change, Key, World, controller_uid},
 };
 
 /// A reference to an owner that controls and that foreground deletion waits for.
@@ -123,6 +123,46 @@ impl<K: Resource<DynamicType = ()>> Claim<K> {
         }
         Some(plan)
     }
+}
+
+/// The owners of kind `O` that a change of an object of kind `K` concerns: those that control it, before and after, and, of
+/// an object that nobody controls, those whose selector it matches or did match.
+pub fn owners<O, K>(change: &Change, world: &World, selector: impl Fn(&O) -> LabelSelector) -> Vec<Key>
+where
+    O: Resource<DynamicType = ()> + Any + Send + Sync,
+    K: Resource<DynamicType = ()> + Any + Send + Sync,
+{
+    let (before, after) = (change.before::<K>(), change.after::<K>());
+    let mut found = Vec::new();
+    let states = [before.as_deref(), after.as_deref()];
+    for meta in states.into_iter().flatten().map(Resource::meta) {
+        if let Some(owner) = controller_of(meta).filter(|o| is_of::<O>(o)) {
+            let namespace = meta.namespace.clone().unwrap_or_default();
+            found.push(Key { namespace, name: owner.name.clone() });
+        }
+    }
+    let Some(now) = after.as_deref().map(Resource::meta) else {
+        found.dedup();
+        return found;
+    };
+    let was = before.as_deref().map(Resource::meta);
+    let news = was.is_none_or(|was| was.labels != now.labels || controller_uid(was) != controller_uid(now));
+    if controller_of(now).is_none() && news {
+        for owner in world.list::<O>(now.namespace.as_deref().unwrap_or_default()) {
+            let selector = selector(&owner);
+            if matches(&selector, now) || was.is_some_and(|was| matches(&selector, was)) {
+                found.push(Key::of(owner.meta()));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn is_of<O: Resource<DynamicType = ()>>(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    owner.kind == O::kind(&()) && group == O::group(&())
 }
 
 /// The patch by which `owner` becomes the controller of `object`, which also gets `finalizers`.

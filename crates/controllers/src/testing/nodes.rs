@@ -115,6 +115,14 @@ impl Nodes {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// There is something to take in or to do.
+    #[must_use]
+    pub fn behind(&self, api: &Api, now: Timestamp) -> bool {
+        self.seen_pods < api.count(&Kind::of::<Pod>())
+            || self.seen_nodes < api.count(&Kind::of::<Node>())
+            || self.deadline().is_some_and(|at| at <= now)
+    }
+
     /// Takes in what changed and does what is due. Whether there was anything.
     pub fn act(&mut self, api: &Api, now: Timestamp) -> bool {
         let mut due = self.take_nodes(api);
