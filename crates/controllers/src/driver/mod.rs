@@ -1,0 +1,12 @@
+//! What runs the loops: watches, asks them for plans, carries the plans out.
+//!
+//! Two layers. [`core`] decides without I/O and without a clock which key of which loop is due and keeps keys from running on
+//! a world older than their own last write; [`execute`] carries out one plan against a [`execute::Server`]. The rest is the
+//! shell around them: watches, requests, events.
+
+pub mod core;
+pub mod execute;
+pub mod registry;
+
+pub use core::{Core, Id, Work};
+pub use execute::{Answer, Report, Server, execute};
