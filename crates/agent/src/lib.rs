@@ -15,6 +15,7 @@ pub mod machine;
 pub mod names;
 pub mod quantity;
 pub mod resources;
+pub mod server;
 pub mod spec;
 pub mod translate;
 pub mod view;

@@ -10,4 +10,4 @@ mod reader;
 mod tail;
 
 pub use printer::{Options, Printer, Wants};
-pub use reader::read;
+pub use reader::{Ended, read};
