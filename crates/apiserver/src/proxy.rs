@@ -38,7 +38,7 @@ pub(crate) async fn serve(
         .ok_or_else(|| ApiError::other(503, "ServiceUnavailable", "this server reaches no nodes"))?;
     let way = way(inner, call, served)?;
     let (Way::Kubelet { path, .. } | Way::Address { path, .. }) = &way;
-    let uri = match call.uri.query() {
+    let uri = match query(call) {
         Some(query) => format!("{path}?{query}"),
         None => path.clone(),
     };
@@ -48,6 +48,27 @@ pub(crate) async fn serve(
         Way::Address { address, port, tls, .. } => connector.address(*address, *port, *tls, request).await?,
     };
     relay(response, call.upgrade.take())
+}
+
+/// The query as the other side reads it: the kubelet has names of its own for the streams of a process.
+fn query(call: &Call) -> Option<String> {
+    let given = call.uri.query()?;
+    if !matches!(call.info.subresource.as_str(), "exec" | "attach") {
+        return Some(given.to_owned());
+    }
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in form_urlencoded::parse(given.as_bytes()) {
+        let is_on = matches!(&*value, "1" | "t" | "T" | "true" | "TRUE" | "True");
+        match &*name {
+            "command" => query.append_pair("command", &value),
+            "stdin" if is_on => query.append_pair("input", "1"),
+            "stdout" if is_on => query.append_pair("output", "1"),
+            "stderr" if is_on => query.append_pair("error", "1"),
+            "tty" if is_on => query.append_pair("tty", "1"),
+            _ => &mut query,
+        };
+    }
+    Some(query.finish())
 }
 
 /// Who answers.
