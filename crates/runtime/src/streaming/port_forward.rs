@@ -89,9 +89,11 @@ where
     }
 }
 
+type Accepted = (spdy::Reader, spdy::Writer);
+
 /// The stream of a pair that came first.
 struct Half {
-    stream: spdy::Stream,
+    stream: Accepted,
     port: u16,
     is_data: bool,
     /// The timer that gives it up.
@@ -126,6 +128,12 @@ async fn pair_up(forward: Forward, backend: Arc<dyn Backend>, mut streams: spdy:
                 continue;
             }
         };
+        if halves.get(&id).is_some_and(|first| first.is_data == is_data) {
+            stream.refuse().await;
+            continue;
+        }
+        // At once: a client opens the second stream when the first has been accepted.
+        let stream = stream.accept().await;
         match halves.remove(&id) {
             None => {
                 let key = id.clone();
@@ -135,7 +143,7 @@ async fn pair_up(forward: Forward, backend: Arc<dyn Backend>, mut streams: spdy:
                 });
                 halves.insert(id, Half { stream, port, is_data, waiting });
             }
-            Some(first) if first.is_data != is_data => {
+            Some(first) => {
                 first.waiting.abort();
                 // The data stream names the port.
                 let (data, error, port) =
@@ -143,21 +151,16 @@ async fn pair_up(forward: Forward, backend: Arc<dyn Backend>, mut streams: spdy:
                 let (forward, backend) = (forward.clone(), backend.clone());
                 connections.spawn(async move { connect(&forward, &*backend, port, data, error).await });
             }
-            Some(first) => {
-                stream.refuse().await;
-                halves.insert(id, first);
-            }
         }
     }
 }
 
 impl Half {
     async fn give_up(self) {
-        if self.is_data {
-            return self.stream.refuse().await;
+        let (_, mut writer) = self.stream;
+        if !self.is_data {
+            let _ = writer.send(Bytes::from_static(b"timed out waiting for the data stream")).await;
         }
-        let (_, mut writer) = self.stream.accept().await;
-        let _ = writer.send(Bytes::from_static(b"timed out waiting for the data stream")).await;
         writer.finish().await;
     }
 }
@@ -187,10 +190,9 @@ async fn connect(
     forward: &Forward,
     backend: &dyn Backend,
     port: u16,
-    data: spdy::Stream,
-    error: spdy::Stream,
+    (mut from_client, mut to_client): Accepted,
+    (_, mut why): Accepted,
 ) {
-    let ((mut from_client, mut to_client), (_, mut why)) = (data.accept().await, error.accept().await);
     match backend.port_forward(&forward.sandbox, port).await {
         Ok(pod) => {
             let (mut from_pod, mut to_pod) = tokio::io::split(pod);

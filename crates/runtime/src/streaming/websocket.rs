@@ -200,22 +200,19 @@ pub(super) async fn carry<F>(
         sent
     };
     tokio::pin!(reader);
-    let goodbye = tokio::select! {
+    let (goodbye, reading) = tokio::select! {
         sent = work => match sent {
-            Ok(()) => close(CloseCode::Normal, ""),
-            Err(error) => {
-                tracing::debug!(%error, "a client does not read");
-                return;
-            }
+            Ok(()) => (close(CloseCode::Normal, ""), true),
+            Err(error) => return tracing::debug!(%error, "a client does not read"),
         },
         ended = &mut reader => match ended {
-            Some(Violation(why)) => close(CloseCode::Protocol, why),
-            None => close(CloseCode::Normal, ""),
+            Some(Violation(why)) => (close(CloseCode::Protocol, why), false),
+            None => (close(CloseCode::Normal, ""), false),
         },
-        () = activity.ceased(IDLE) => close(CloseCode::Away, "the stream was idle"),
+        () = activity.ceased(IDLE) => (close(CloseCode::Away, "the stream was idle"), true),
     };
     let _ = tokio::time::timeout(LINGER, async {
-        if sink.send(goodbye).await.is_ok() {
+        if sink.send(goodbye).await.is_ok() && reading {
             reader.await;
         }
     })

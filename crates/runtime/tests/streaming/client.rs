@@ -142,6 +142,13 @@ impl<S: AsyncReadExt + AsyncWriteExt + Unpin> Spdy<S> {
         id
     }
 
+    /// Opens a stream and waits until it is accepted, as Go's clients do. Nothing else may be on its way.
+    pub async fn opened(&mut self, headers: &[(&str, &str)]) -> u32 {
+        let id = self.open(headers).await;
+        assert_eq!(self.frame().await, Some(Frame::SynReply { id, fin: false, headers: Default::default() }));
+        id
+    }
+
     pub async fn data(&mut self, id: u32, data: &str, fin: bool) {
         self.send(Frame::Data { id, fin, bytes: Bytes::copy_from_slice(data.as_bytes()) }).await;
     }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod kubectl;
 mod port_forward;
 mod server;
 mod spdy;

@@ -78,7 +78,8 @@ async fn a_websocket_carries_spdy() {
 async fn both_streams_end_as_soon_as_the_pod_has_spoken_its_last() {
     let (server, _) = server().await;
     let mut spdy = Spdy::connect(&url(&server, &[]), "portforward.k8s.io").await.unwrap();
-    let (data, error) = pair(&mut spdy, "21", "0").await;
+    let error = spdy.opened(&[("streamtype", "error"), ("port", "21"), ("requestid", "0")]).await;
+    let data = spdy.open(&[("port", "21"), ("requestid", "0"), ("streamtype", "data")]).await;
     assert_eq!(spdy.read(data).await.unwrap(), "220 ready");
     // the client still has its side open, as kubectl has while it waits for this
     assert_eq!(spdy.read(error).await.unwrap(), "");
@@ -88,7 +89,7 @@ async fn both_streams_end_as_soon_as_the_pod_has_spoken_its_last() {
 async fn old_clients_do_not_number_their_connections() {
     let (server, _) = server().await;
     let mut spdy = Spdy::connect(&url(&server, &[]), "portforward.k8s.io").await.unwrap();
-    spdy.open(&[("streamtype", "error"), ("port", "21")]).await;
+    spdy.opened(&[("streamtype", "error"), ("port", "21")]).await;
     let data = spdy.open(&[("streamtype", "data"), ("port", "21")]).await;
     assert_eq!(spdy.read(data).await.unwrap(), "220 ready");
 }
