@@ -66,8 +66,13 @@ async fn load(name: &str, build: &Build, images: &Images, progress: &dyn Progres
 /// The name of an image in the store that is much like this one.
 pub(crate) fn suggest(images: &Images, name: &str) -> Option<String> {
     let short = |tag: &str| -> String {
-        let tag = tag.strip_prefix("docker.io/library/").or_else(|| tag.strip_prefix("docker.io/")).unwrap_or(tag);
-        if name.contains(':') { tag.to_owned() } else { tag.strip_suffix(":latest").unwrap_or(tag).to_owned() }
+        let tag =
+            tag.strip_prefix("docker.io/library/").or_else(|| tag.strip_prefix("docker.io/")).unwrap_or(tag);
+        if name.contains(':') {
+            tag.to_owned()
+        } else {
+            tag.strip_suffix(":latest").unwrap_or(tag).to_owned()
+        }
     };
     let tags: Vec<String> = images.list().ok()?.iter().flat_map(|i| &i.tags).map(|t| short(t)).collect();
     nearest(name, tags.iter().map(String::as_str)).map(str::to_owned)

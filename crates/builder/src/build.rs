@@ -21,7 +21,8 @@ use crate::{
     bases::Bases,
     dockerfile::{self, Dockerfile},
     error::IoContext,
-    host, ignore::Ignore,
+    host,
+    ignore::Ignore,
     overlay,
     plan::Stages,
     root::Root,
@@ -196,7 +197,9 @@ fn epoch(build: &Build) -> Result<Option<i64>> {
     match (build.args.get("SOURCE_DATE_EPOCH"), build.epoch) {
         (Some(text), _) => match text.parse() {
             Ok(epoch) if epoch >= 0 => Ok(Some(epoch)),
-            _ => Err(Error::Invalid(format!("SOURCE_DATE_EPOCH={text} is not a number of seconds since 1970"))),
+            _ => {
+                Err(Error::Invalid(format!("SOURCE_DATE_EPOCH={text} is not a number of seconds since 1970")))
+            }
         },
         (None, epoch) => Ok(epoch),
     }
@@ -264,13 +267,7 @@ fn warn_of_unused(build: &Build, declared: &BTreeSet<String>, progress: &dyn Pro
 }
 
 /// The error when a base image cannot be had, with what may have been meant.
-fn no_base(
-    error: Error,
-    name: &str,
-    plan: &Stages,
-    stage: &crate::plan::Stage,
-    images: &Images,
-) -> Error {
+fn no_base(error: Error, name: &str, plan: &Stages, stage: &crate::plan::Stage, images: &Images) -> Error {
     let meant = plan.suggest(name).map(str::to_owned).or_else(|| crate::bases::suggest(images, name));
     match meant {
         Some(meant) => plan.fail(&stage.from, error.to_string(), Some(format!("Did you mean {meant}?"))),

@@ -6,8 +6,17 @@ use serde_json::{Map, Value, json};
 use crate::dockerfile::{Command, Health};
 
 /// Fields of the document that belong to one image only.
-const OWN: [&str; 9] =
-    ["created", "rootfs", "history", "container", "container_config", "docker_version", "id", "parent", "config"];
+const OWN: [&str; 9] = [
+    "created",
+    "rootfs",
+    "history",
+    "container",
+    "container_config",
+    "docker_version",
+    "id",
+    "parent",
+    "config",
+];
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// An image config.

@@ -85,7 +85,8 @@ impl Target<'_> {
     }
 
     fn parent(&self, path: &Path) -> io::Result<(OwnedFd, OsString)> {
-        let name = path.file_name().ok_or_else(|| io::Error::other("the target is the root, which is no file"))?;
+        let name =
+            path.file_name().ok_or_else(|| io::Error::other("the target is the root, which is no file"))?;
         Ok((self.folder(path.parent().unwrap_or(Path::new("/")))?, name.to_owned()))
     }
 }
@@ -128,7 +129,8 @@ impl Writer<'_> {
                 self.times.push((to.to_owned(), time));
             }
             What::File { stamp, .. } => {
-                let source = self.from.exact(&self.found.at.join(&entry.path), OFlags::RDONLY | OFlags::NONBLOCK);
+                let source =
+                    self.from.exact(&self.found.at.join(&entry.path), OFlags::RDONLY | OFlags::NONBLOCK);
                 let source = source.map_err(within)?;
                 let to = create(folder, name).map_err(within)?;
                 copy_content(&source, &to, stamp).map_err(within)?;
@@ -144,7 +146,8 @@ impl Writer<'_> {
                 remove_file(folder, name).map_err(within)?;
                 mknodat(folder, name, *kind, Mode::from_raw_mode(0o600), *device)?;
                 own(folder, name, owner)?;
-                let fd = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                let fd =
+                    openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
                 chmodat(CWD, proc_path(&fd), Mode::from_raw_mode(mode), AtFlags::empty())?;
                 utimensat(folder, name, &times(time), AtFlags::SYMLINK_NOFOLLOW)?;
             }

@@ -127,7 +127,8 @@ impl Secret {
     pub(crate) fn value(&self) -> Result<Vec<u8>, String> {
         match &self.source {
             SecretSource::Env(name) => {
-                let value = std::env::var_os(name).ok_or_else(|| format!("the variable {name} is not set"))?;
+                let value =
+                    std::env::var_os(name).ok_or_else(|| format!("the variable {name} is not set"))?;
                 Ok(std::os::unix::ffi::OsStringExt::into_vec(value))
             }
             SecretSource::File(path) => read_limited(path, MAX_SECRET),
@@ -156,7 +157,10 @@ mod tests {
         let secret = |id: &str, source| Ok(Secret { id: id.into(), source });
         assert_eq!(Secret::parse("id=a,src=/x"), secret("a", SecretSource::File("/x".into())));
         assert_eq!(Secret::parse("type=env,id=a,env=B"), secret("a", SecretSource::Env("B".into())));
-        assert_eq!(Secret::parse("id=no-such-variable"), secret("no-such-variable", SecretSource::File("no-such-variable".into())));
+        assert_eq!(
+            Secret::parse("id=no-such-variable"),
+            secret("no-such-variable", SecretSource::File("no-such-variable".into()))
+        );
         assert!(Secret::parse("src=/x").unwrap_err().contains("needs an id"));
         assert!(Secret::parse("a").unwrap_err().contains("is not id=NAME"));
     }

@@ -209,7 +209,9 @@ mod tests {
         let error = Ignore::parse(".dockerignore", b"[a\n").unwrap_err().to_string();
         assert!(error.starts_with(".dockerignore:1: "), "{error}");
         let many = "x\n".repeat(MAX_PATTERNS + 1);
-        assert!(Ignore::parse(".dockerignore", many.as_bytes()).unwrap_err().to_string().contains("more than"));
+        assert!(
+            Ignore::parse(".dockerignore", many.as_bytes()).unwrap_err().to_string().contains("more than")
+        );
         assert_eq!(ignore_line("a\n\n*.log", "x.log"), Some(3));
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -213,6 +212,7 @@ pub(crate) fn sweep(images: &Images) {
 
 /// The layers of a stack, as overlayfs wants them: each once; of two equal ones the upper covers the lower.
 pub(crate) fn distinct(layers: &[images::Layer]) -> Vec<PathBuf> {
-    let unlike = |(i, layer): &(usize, &images::Layer)| !layers[i + 1..].iter().any(|l| l.diff_id == layer.diff_id);
+    let unlike =
+        |(i, layer): &(usize, &images::Layer)| !layers[i + 1..].iter().any(|l| l.diff_id == layer.diff_id);
     layers.iter().enumerate().filter(unlike).map(|(_, l)| l.path.clone()).collect()
 }

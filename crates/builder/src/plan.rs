@@ -140,7 +140,8 @@ impl Stages {
             let wanted = replaced(wanted)?;
             let same = |p: &Platform| p.os == platform.os && p.architecture == platform.architecture;
             if !Platform::parse(&wanted).as_ref().is_some_and(same) {
-                let message = format!("--platform={wanted}: only {platform}, this machine's own, can be built here");
+                let message =
+                    format!("--platform={wanted}: only {platform}, this machine's own, can be built here");
                 return Err(self.fail(instruction, message, None));
             }
         }
@@ -270,12 +271,16 @@ impl Stages {
     fn order(&self, needs: &BTreeMap<usize, BTreeSet<usize>>) -> Result<Vec<usize>> {
         let mut order: Vec<usize> = Vec::new();
         while order.len() < needs.len() {
-            let ready = needs.iter().find(|(at, n)| !order.contains(at) && n.iter().all(|n| order.contains(n)));
+            let ready =
+                needs.iter().find(|(at, n)| !order.contains(at) && n.iter().all(|n| order.contains(n)));
             let Some((at, _)) = ready else {
                 let stuck = needs.keys().find(|at| !order.contains(at)).copied().unwrap_or_default();
                 let stage = &self.stages[stuck];
-                let names: Vec<_> =
-                    needs.keys().filter(|at| !order.contains(at)).map(|at| self.stages[*at].name.as_str()).collect();
+                let names: Vec<_> = needs
+                    .keys()
+                    .filter(|at| !order.contains(at))
+                    .map(|at| self.stages[*at].name.as_str())
+                    .collect();
                 let message = format!("these stages need each other: {}", names.join(", "));
                 return Err(self.fail(&stage.from, message, None));
             };
@@ -345,20 +350,27 @@ mod tests {
 
     #[test]
     fn stages_that_nobody_needs_are_left_out() {
-        let text = "FROM a AS one\nFROM b AS two\nFROM one\nCOPY --from=Two /x /y\nFROM c AS unused\nFROM 2\n";
+        let text =
+            "FROM a AS one\nFROM b AS two\nFROM one\nCOPY --from=Two /x /y\nFROM c AS unused\nFROM 2\n";
         assert_eq!(needed(text, Some("2")).unwrap(), [0, 1, 2]);
         assert_eq!(needed(text, Some("UNUSED")).unwrap(), [3]);
         assert_eq!(needed(text, None).unwrap(), [4], "a number is no base");
         let mounts = "FROM a AS one\nFROM b\nRUN --mount=from=one,target=/x y";
         assert_eq!(needed(mounts, None).unwrap(), [0, 1]);
-        assert_eq!(needed("FROM a\nCOPY --from=1 /x /\nFROM b", Some("0")).unwrap(), [1, 0], "also later ones");
+        assert_eq!(
+            needed("FROM a\nCOPY --from=1 /x /\nFROM b", Some("0")).unwrap(),
+            [1, 0],
+            "also later ones"
+        );
     }
 
     #[test]
     fn stages_that_need_each_other_are_refused() {
         let text = "FROM a AS one\nCOPY --from=two /x /\nFROM b AS two\nCOPY --from=one /x /";
         assert!(refused(needed(text, None)).contains("Dockerfile:1: these stages need each other: one, two"));
-        assert!(refused(needed("FROM a AS self\nCOPY --from=self /x /", None)).contains("need each other: self"));
+        assert!(
+            refused(needed("FROM a AS self\nCOPY --from=self /x /", None)).contains("need each other: self")
+        );
     }
 
     #[test]
@@ -386,13 +398,15 @@ mod tests {
     #[test]
     fn triggers_run_first_and_once() {
         let mut stages =
-            stages("FROM a AS one\nONBUILD COPY --from=tools /t /t\nFROM b AS tools\nFROM one\nRUN x").unwrap();
+            stages("FROM a AS one\nONBUILD COPY --from=tools /t /t\nFROM b AS tools\nFROM one\nRUN x")
+                .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let carried = async |stage: &Stage| {
             Ok(if stage.base == Base::Image("a".into()) { vec!["RUN from-image".into()] } else { Vec::new() })
         };
         assert_eq!(runtime.block_on(stages.needed(2, carried)).unwrap(), [0, 1, 2]);
-        let texts = |at: usize| stages.stages[at].instructions.iter().map(|i| i.text.as_str()).collect::<Vec<_>>();
+        let texts =
+            |at: usize| stages.stages[at].instructions.iter().map(|i| i.text.as_str()).collect::<Vec<_>>();
         assert_eq!(texts(0), ["RUN from-image", "ONBUILD COPY --from=tools /t /t"]);
         assert_eq!(texts(2), ["COPY --from=tools /t /t", "RUN x"]);
     }

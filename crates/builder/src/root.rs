@@ -124,7 +124,12 @@ impl Root {
 }
 
 /// Makes a new folder.
-pub(crate) fn make_folder(parent: &OwnedFd, name: &OsStr, mode: u32, owner: (u32, u32)) -> io::Result<OwnedFd> {
+pub(crate) fn make_folder(
+    parent: &OwnedFd,
+    name: &OsStr,
+    mode: u32,
+    owner: (u32, u32),
+) -> io::Result<OwnedFd> {
     match mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
         Err(Errno::EXIST) => return Err(io::Error::other("the way there leads through a link to nowhere")),
         result => result?,
@@ -197,9 +202,12 @@ mod tests {
 
     #[test]
     fn paths_are_made_absolute_within_the_root() {
-        for (base, path, expected) in
-            [("/", "a", "/a"), ("/a/b", "../c/./d/", "/a/c/d"), ("/a", "/b//c", "/b/c"), ("/", "../../x", "/x")]
-        {
+        for (base, path, expected) in [
+            ("/", "a", "/a"),
+            ("/a/b", "../c/./d/", "/a/c/d"),
+            ("/a", "/b//c", "/b/c"),
+            ("/", "../../x", "/x"),
+        ] {
             assert_eq!(absolute(base, path), expected);
         }
     }

@@ -15,12 +15,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Build, Error, Executor, Outcome, Progress, Result, Step,
-    bases::Bases,
-    ignore::Ignore,
-    plan::Stages,
-    root::Root,
-    stage::State,
+    Build, Error, Executor, Outcome, Progress, Result, Step, bases::Bases, ignore::Ignore, plan::Stages,
+    root::Root, stage::State,
 };
 
 /// Shared by all stages.
@@ -104,11 +100,7 @@ impl Session {
     }
 
     /// What is remembered under this key, or else what `make` makes. Two stages with the same step do it once.
-    pub(crate) fn layer(
-        &self,
-        key: &str,
-        make: impl FnOnce() -> Result<Option<WorkDir>>,
-    ) -> Result<Made> {
+    pub(crate) fn layer(&self, key: &str, make: impl FnOnce() -> Result<Option<WorkDir>>) -> Result<Made> {
         let turn = self.cache.busy.lock().entry(key.to_owned()).or_default().clone();
         let _turn = turn.lock();
         if let Some(made) = self.recall(key)? {

@@ -126,9 +126,9 @@ impl Here<'_> {
     fn carry_out(&self, state: &mut State, stage: &Stage) -> Result<()> {
         match &self.instruction.kind {
             Kind::Run(run) => {
-                let made = self.session.step(self.step, || {
-                    self.run(state, run).map(|made| (made.clone(), made.cached))
-                })?;
+                let made = self
+                    .session
+                    .step(self.step, || self.run(state, run).map(|made| (made.clone(), made.cached)))?;
                 self.add(state, made)
             }
             Kind::Copy(copy) => {
@@ -142,9 +142,9 @@ impl Here<'_> {
             Kind::Workdir(dir) => {
                 let dir = self.needed(state, dir)?;
                 state.config.set_workdir(&crate::root::absolute(state.config.workdir(), &dir));
-                let made = self.session.step(self.step, || {
-                    self.workdir(state).map(|made| (made.clone(), made.cached))
-                })?;
+                let made = self
+                    .session
+                    .step(self.step, || self.workdir(state).map(|made| (made.clone(), made.cached)))?;
                 self.add(state, made)
             }
             _ => {
@@ -201,7 +201,10 @@ impl Here<'_> {
             Kind::User(user) => state.config.set_user(&self.needed(state, user)?),
             Kind::Stopsignal(signal) => {
                 let signal = self.needed(state, signal)?;
-                let named = signal.trim_start_matches("SIG").bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b));
+                let named = signal
+                    .trim_start_matches("SIG")
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b));
                 if !named {
                     return Err(self.fail(format!("\"{signal}\" is not a signal"), None));
                 }
@@ -230,7 +233,13 @@ impl Here<'_> {
         Ok(())
     }
 
-    fn argument(&self, state: &State, stage: &Stage, name: &str, default: Option<&str>) -> Result<Option<String>> {
+    fn argument(
+        &self,
+        state: &State,
+        stage: &Stage,
+        name: &str,
+        default: Option<&str>,
+    ) -> Result<Option<String>> {
         if let Some(given) = self.session.build.args.get(name) {
             return Ok(Some(given.clone()));
         }

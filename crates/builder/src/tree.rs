@@ -130,10 +130,9 @@ impl Origin<'_> {
         let name = path.file_name().unwrap_or_default().to_owned();
         let mut walk = Walk { origin: self, at: &at, exclude, entries: Vec::new() };
         let walked = match kind {
-            FileType::Directory => self
-                .root
-                .exact(&at, FOLDER)
-                .and_then(|folder| walk.folder(folder, Path::new(""), 0, true)),
+            FileType::Directory => {
+                self.root.exact(&at, FOLDER).and_then(|folder| walk.folder(folder, Path::new(""), 0, true))
+            }
             _ => {
                 let parent = at.parent().unwrap_or(Path::new(""));
                 self.root
@@ -216,7 +215,9 @@ impl Walk<'_> {
             let stat = statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
             let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if left_out
-                && !(is_folder && self.origin.ignore.keeps_within(&full) && self.exclude.line(&path).is_none())
+                && !(is_folder
+                    && self.origin.ignore.keeps_within(&full)
+                    && self.exclude.line(&path).is_none())
             {
                 continue;
             }
@@ -235,9 +236,12 @@ impl Walk<'_> {
 
     fn leaf(&mut self, folder: &OwnedFd, name: &std::ffi::OsStr, path: &Path) -> io::Result<()> {
         let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let within = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.at.join(path).display()));
+        let within =
+            |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.at.join(path).display()));
         if name.as_bytes().starts_with(b".wh.") {
-            return Err(within(io::Error::other("names that begin with .wh. mean deleted files in an image")));
+            return Err(within(io::Error::other(
+                "names that begin with .wh. mean deleted files in an image",
+            )));
         }
         let (what, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
@@ -273,7 +277,13 @@ impl Walk<'_> {
         self.push(path, &stat, what, xattrs)
     }
 
-    fn push(&mut self, path: &Path, stat: &Stat, what: What, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<()> {
+    fn push(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        what: What,
+        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> io::Result<()> {
         if self.entries.len() >= MAX_ENTRIES {
             return Err(io::Error::other(format!("has more than {MAX_ENTRIES} files")));
         }

@@ -115,7 +115,16 @@ mod tests {
             return;
         }
         let (upper, base, top) = (dir.path().join("u"), dir.path().join("1"), dir.path().join("2"));
-        for path in ["1/etc/ssl/certs", "1/var/x", "2/gone", "u/etc/ssl/certs", "u/var/x", "u/new", "u/gone/y", "u/replaced"] {
+        for path in [
+            "1/etc/ssl/certs",
+            "1/var/x",
+            "2/gone",
+            "u/etc/ssl/certs",
+            "u/var/x",
+            "u/new",
+            "u/gone/y",
+            "u/replaced",
+        ] {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
         fs::create_dir_all(base.join("replaced")).unwrap();
@@ -141,7 +150,8 @@ mod tests {
         fs::set_permissions(base.join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let layers = [base.clone()];
         assert!(tidy(&upper, &layers).unwrap());
-        fs::set_permissions(base.join("tmp"), fs::metadata(upper.join("tmp")).unwrap().permissions()).unwrap();
+        fs::set_permissions(base.join("tmp"), fs::metadata(upper.join("tmp")).unwrap().permissions())
+            .unwrap();
         assert!(!tidy(&upper, &layers).unwrap());
     }
 }

@@ -22,7 +22,9 @@ struct Table(Vec<Vec<String>>);
 
 impl Table {
     fn read(root: &Root, path: &str) -> Result<Table, String> {
-        let bytes = root.read(Path::new(path), MAX_BYTES).map_err(|e: io::Error| format!("{path} of the image: {e}"))?;
+        let bytes = root
+            .read(Path::new(path), MAX_BYTES)
+            .map_err(|e: io::Error| format!("{path} of the image: {e}"))?;
         let text = bytes.map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
         Ok(Table(text.lines().map(|l| l.split(':').map(str::to_owned).collect()).collect()))
     }
@@ -42,7 +44,8 @@ fn number(line: &[String], at: usize, what: &str) -> Result<u32, String> {
 fn id(text: &str) -> Option<Result<u32, String>> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     // The largest one means "leave it as it is" to the kernel.
-    let parsed = || text.parse().ok().filter(|n| *n != u32::MAX).ok_or(format!("{text} is too large for an ID"));
+    let parsed =
+        || text.parse().ok().filter(|n| *n != u32::MAX).ok_or(format!("{text} is too large for an ID"));
     digits.then(parsed)
 }
 
@@ -123,7 +126,8 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:App:/home/app:/bin/sh\nbad:x:y:z::\n",
         )
         .unwrap();
-        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nusers:x:100:app\naudio:x:29:x,app\n").unwrap();
+        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nusers:x:100:app\naudio:x:29:x,app\n")
+            .unwrap();
         dir
     }
 

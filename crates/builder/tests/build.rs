@@ -91,7 +91,11 @@ fn a_step_is_done_again_only_when_what_matters_changed() {
 #[test]
 fn an_unchanged_result_keeps_what_follows_cached() {
     let Some(lab) = Lab::new() else { return };
-    let text = |comment: &str| format!("FROM base\nRUN echo {comment} >/dev/null; echo same > /x; touch -d @1000000 /x /\nRUN cat /x > /y");
+    let text = |comment: &str| {
+        format!(
+            "FROM base\nRUN echo {comment} >/dev/null; echo same > /x; touch -d @1000000 /x /\nRUN cat /x > /y"
+        )
+    };
     let with_time = |b: &mut builder::Build| b.epoch = Some(2_000_000);
     lab.build(&text("one"), with_time).unwrap();
     lab.build(&text("two"), with_time).unwrap();
@@ -106,7 +110,8 @@ fn two_builds_in_different_folders_give_the_same_image() {
     for (n, lab) in [&one, &other].into_iter().enumerate() {
         lab.write("x/file", "content");
         lab.write("y", "more");
-        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 * (n as u64 + 1));
+        let time =
+            std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 * (n as u64 + 1));
         std::fs::File::open(lab.context().join("y")).unwrap().set_modified(time).unwrap();
         let image = lab.build(text, |b| b.epoch = Some(1_700_000_000)).unwrap();
         assert_eq!(lab.config(&image)["created"], "2023-11-14T22:13:20Z");

@@ -72,8 +72,12 @@ const MAX_MOUNTS: usize = 64;
 impl Run {
     pub(super) fn parse(rest: &str, heredocs: &[Heredoc], escape: char) -> Result<Run, Why> {
         let (flags, rest) = flags(rest, escape);
-        let mut run =
-            Run { mounts: Vec::new(), offline: false, command: Command::parse(rest), heredocs: heredocs.to_vec() };
+        let mut run = Run {
+            mounts: Vec::new(),
+            offline: false,
+            command: Command::parse(rest),
+            heredocs: heredocs.to_vec(),
+        };
         for (name, value) in flags {
             match (name.as_str(), value.as_deref()) {
                 ("mount", Some(value)) => run.mounts.push(Mount::parse(value)?),
@@ -149,7 +153,9 @@ impl Copy {
         for path in paths {
             let inline = if is_heredoc(&path, escape) { heredocs.next() } else { None };
             copy.sources.push(match inline {
-                Some(heredoc) if heredoc.name.contains('/') || matches!(heredoc.name.as_str(), "." | "..") => {
+                Some(heredoc)
+                    if heredoc.name.contains('/') || matches!(heredoc.name.as_str(), "." | "..") =>
+                {
                     return why(format!("\"{}\" cannot be a file's name", heredoc.name));
                 }
                 Some(heredoc) => CopySource::Inline(heredoc.clone()),

@@ -42,7 +42,9 @@ impl Expander<'_> {
                 c => out.push(c),
             }
             if out.len() > MAX_RESULT {
-                return Err(format!("becomes longer than {MAX_RESULT} bytes when its variables are replaced"));
+                return Err(format!(
+                    "becomes longer than {MAX_RESULT} bytes when its variables are replaced"
+                ));
             }
         }
         match stop {
@@ -77,7 +79,9 @@ impl Expander<'_> {
                 None => return Err("a double quote is not closed".into()),
             }
             if out.len() > MAX_RESULT {
-                return Err(format!("becomes longer than {MAX_RESULT} bytes when its variables are replaced"));
+                return Err(format!(
+                    "becomes longer than {MAX_RESULT} bytes when its variables are replaced"
+                ));
             }
         }
     }
@@ -174,7 +178,9 @@ impl Expander<'_> {
                 }
             }
             if out.len() > MAX_RESULT {
-                return Err(format!("becomes longer than {MAX_RESULT} bytes when its variables are replaced"));
+                return Err(format!(
+                    "becomes longer than {MAX_RESULT} bytes when its variables are replaced"
+                ));
             }
         }
         out.push_str(&value[at..]);

@@ -122,8 +122,10 @@ impl Instruction {
         if rest.is_empty() {
             return Err(fail(format!("{upper} needs at least one argument")));
         }
-        let kind = Kind::parse(&upper, rest, &logical.heredocs, escape).map_err(|(message, hint)| {
-            Fault { line: logical.line, message, hint }
+        let kind = Kind::parse(&upper, rest, &logical.heredocs, escape).map_err(|(message, hint)| Fault {
+            line: logical.line,
+            message,
+            hint,
         })?;
         Ok(Instruction { line: logical.line, last: logical.last, text: logical.text.clone(), kind })
     }
@@ -370,7 +372,10 @@ pub(super) fn unknown_flag<T>(keyword: &str, name: &str, known: &[&str]) -> Resu
     let hint = match nearest(&name, known.iter().copied()) {
         Some(meant) if meant != name => format!("Did you mean --{meant}=…?"),
         Some(_) => format!("Write --{name}=value."),
-        None => format!("{keyword} knows {}.", known.iter().map(|k| format!("--{k}")).collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "{keyword} knows {}.",
+            known.iter().map(|k| format!("--{k}")).collect::<Vec<_>>().join(", ")
+        ),
     };
     Err((format!("{keyword} has no flag --{name}"), Some(hint)))
 }

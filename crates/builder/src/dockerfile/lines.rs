@@ -58,8 +58,7 @@ pub(crate) fn split(text: &str) -> Result<(Directives, Vec<Logical>), Fault> {
             at += 1;
             continue;
         }
-        let mut one =
-            Logical { line: at + 1, last: at + 1, text: String::new(), heredocs: Vec::new() };
+        let mut one = Logical { line: at + 1, last: at + 1, text: String::new(), heredocs: Vec::new() };
         let (mut part, mut more) = continued(lines[at].trim_start(), directives.escape);
         one.text.push_str(part);
         at += 1;
@@ -259,10 +258,7 @@ mod tests {
     fn directives_stand_only_at_the_top() {
         let (directives, lines) =
             split("# syntax = docker/dockerfile:1\n#escape=`\nRUN a `\n b\\\n").unwrap();
-        assert_eq!(
-            directives,
-            Directives { escape: '`', syntax: Some("docker/dockerfile:1".into()) }
-        );
+        assert_eq!(directives, Directives { escape: '`', syntax: Some("docker/dockerfile:1".into()) });
         assert_eq!(lines[0].text, "RUN a  b\\");
         assert_eq!(split("# comment\n# escape=`\nRUN a").unwrap().0.escape, '\\');
         assert_eq!(split("\n# escape=`\nRUN a").unwrap().0.escape, '\\');

@@ -66,8 +66,22 @@ pub enum Sharing {
 }
 
 const KEYS: [&str; 16] = [
-    "type", "target", "source", "from", "id", "sharing", "mode", "uid", "gid", "rw", "ro", "readonly",
-    "readwrite", "required", "env", "size",
+    "type",
+    "target",
+    "source",
+    "from",
+    "id",
+    "sharing",
+    "mode",
+    "uid",
+    "gid",
+    "rw",
+    "ro",
+    "readonly",
+    "readwrite",
+    "required",
+    "env",
+    "size",
 ];
 
 /// The options of a mount, taken out one by one.

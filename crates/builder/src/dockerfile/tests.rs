@@ -7,7 +7,9 @@ fn one(text: &str) -> Kind {
 }
 
 fn refused(text: &str) -> String {
-    parse("Dockerfile", text).map(|f| panic!("{text}: {:?}", f.instructions)).unwrap_or_else(|e| e.to_string())
+    parse("Dockerfile", text)
+        .map(|f| panic!("{text}: {:?}", f.instructions))
+        .unwrap_or_else(|e| e.to_string())
 }
 
 fn texts(list: &[&str]) -> Vec<String> {
@@ -33,7 +35,10 @@ fn stages_have_images_names_and_platforms() {
         })
     };
     assert_eq!(one("from busybox"), from(None, "busybox", None));
-    assert_eq!(one("FROM --platform=$BUILDPLATFORM a:1 As Build"), from(Some("$BUILDPLATFORM"), "a:1", Some("build")));
+    assert_eq!(
+        one("FROM --platform=$BUILDPLATFORM a:1 As Build"),
+        from(Some("$BUILDPLATFORM"), "a:1", Some("build"))
+    );
     assert!(refused("FROM a b").contains("AS name"));
     assert!(refused("FROM a AS 1x").contains("begin with a letter"));
     assert!(refused("FROM --plattform=x a").contains("Did you mean --platform=…?"));
@@ -52,14 +57,21 @@ fn commands_have_two_forms() {
 #[test]
 fn names_and_values_may_be_quoted() {
     let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-    assert_eq!(one("ENV a=1 b=\"x y\" c=d\\ e"), Kind::Env(pairs(&[("a", "1"), ("b", "\"x y\""), ("c", "d\\ e")])));
+    assert_eq!(
+        one("ENV a=1 b=\"x y\" c=d\\ e"),
+        Kind::Env(pairs(&[("a", "1"), ("b", "\"x y\""), ("c", "d\\ e")]))
+    );
     assert_eq!(one("ENV a  b=c d"), Kind::Env(pairs(&[("a", "b=c d")])));
     assert_eq!(one("LABEL \"a b\"='c'"), Kind::Label(pairs(&[("\"a b\"", "'c'")])));
     assert!(refused("ENV a").contains("ENV a=value"));
     assert!(refused("ENV a=b c").contains("\"c\" has no ="));
     assert_eq!(
         one("ARG a b=c d="),
-        Kind::Arg(vec![("a".into(), None), ("b".into(), Some("c".into())), ("d".into(), Some(String::new()))])
+        Kind::Arg(vec![
+            ("a".into(), None),
+            ("b".into(), Some("c".into())),
+            ("d".into(), Some(String::new()))
+        ])
     );
     assert!(refused("ARG 1a=x").contains("cannot be the name"));
 }
@@ -86,7 +98,9 @@ fn run_takes_mounts_and_here_documents() {
             }
         }
     );
-    assert!(matches!(&run.mounts[1].kind, MountKind::Secret { env: Some(env), owner: (0o400, 0, 0), .. } if env == "NPM_TOKEN"));
+    assert!(
+        matches!(&run.mounts[1].kind, MountKind::Secret { env: Some(env), owner: (0o400, 0, 0), .. } if env == "NPM_TOKEN")
+    );
     for (text, why) in [
         ("RUN --mount=type=cach,target=/x y", "Did you mean type=cache?"),
         ("RUN --mount=type=cache y", "needs a target"),
@@ -109,7 +123,10 @@ fn copy_takes_flags_and_files_that_stand_here() {
     let Kind::Copy(copy) = one("COPY --from=build --chown=app:app --chmod=0755 --link a b* /c/") else {
         panic!("a COPY")
     };
-    assert_eq!((copy.from.as_deref(), copy.chown.as_deref(), copy.chmod.as_deref()), (Some("build"), Some("app:app"), Some("0755")));
+    assert_eq!(
+        (copy.from.as_deref(), copy.chown.as_deref(), copy.chmod.as_deref()),
+        (Some("build"), Some("app:app"), Some("0755"))
+    );
     assert_eq!(copy.sources, [CopySource::Path("a".into()), CopySource::Path("b*".into())]);
     assert_eq!(copy.target, "/c/");
     let Kind::Copy(copy) = one("COPY <<a.txt <<-'b' /x/\n$y\na.txt\n\tz\n\tb\n") else { panic!("a COPY") };
@@ -141,7 +158,13 @@ fn health_checks_have_durations() {
             retries: Some(2)
         })
     );
-    for bad in ["HEALTHCHECK a", "HEALTHCHECK CMD", "HEALTHCHECK --interval=5 CMD x", "HEALTHCHECK --interval=1us CMD x", "HEALTHCHECK NONE x"] {
+    for bad in [
+        "HEALTHCHECK a",
+        "HEALTHCHECK CMD",
+        "HEALTHCHECK --interval=5 CMD x",
+        "HEALTHCHECK --interval=1us CMD x",
+        "HEALTHCHECK NONE x",
+    ] {
         refused(bad);
     }
 }

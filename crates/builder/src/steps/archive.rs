@@ -44,8 +44,7 @@ fn first_block(reader: impl Read) -> Vec<u8> {
 fn is_header(block: &[u8]) -> bool {
     let Some(block) = block.first_chunk::<512>() else { return false };
     let field = &block[148..156];
-    let digits: String =
-        field.iter().map(|b| char::from(*b)).filter(|c| !matches!(c, ' ' | '\0')).collect();
+    let digits: String = field.iter().map(|b| char::from(*b)).filter(|c| !matches!(c, ' ' | '\0')).collect();
     let Ok(sum) = u32::from_str_radix(&digits, 8) else { return false };
     let bytes = block.iter().enumerate();
     let actual: u32 = bytes.map(|(i, b)| u32::from(if (148..156).contains(&i) { b' ' } else { *b })).sum();

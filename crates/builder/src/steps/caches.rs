@@ -48,9 +48,13 @@ pub(super) fn open(
         let path = caches.join(format!("{name}.{n}"));
         if !path.is_dir() {
             // Complete or absent: others may look at the same time.
-            let new = tempfile::Builder::new().prefix("new-").tempdir_in(caches).at("creating a folder in", caches)?;
+            let new = tempfile::Builder::new()
+                .prefix("new-")
+                .tempdir_in(caches)
+                .at("creating a folder in", caches)?;
             chown(new.path(), Some(uid), Some(gid)).at("changing the owner of", new.path())?;
-            fs::set_permissions(new.path(), Permissions::from_mode(mode)).at("changing the mode of", new.path())?;
+            fs::set_permissions(new.path(), Permissions::from_mode(mode))
+                .at("changing the mode of", new.path())?;
             match fs::rename(new.path(), &path) {
                 Err(_) if path.is_dir() => {}
                 result => {

@@ -52,7 +52,12 @@ pub(super) enum Verdict {
 
 impl Certificates {
     /// Prepares the layer for the image that is seen in `view`; none if there is nothing to inject.
-    pub(super) fn prepare(images: &Images, view: &Root, host: &Host, java: bool) -> Result<Option<Certificates>> {
+    pub(super) fn prepare(
+        images: &Images,
+        view: &Root,
+        host: &Host,
+        java: bool,
+    ) -> Result<Option<Certificates>> {
         let mut files: Vec<Injected> = Vec::new();
         if let Some(bundle) = &host.certificates {
             let content = read(bundle)?;

@@ -289,7 +289,10 @@ impl Here<'_> {
             }
             Missing::Ignored(line) => {
                 let name = &self.session.ignore_name;
-                self.fail(format!("\"{path}\" does not exist for the build: {name}, line {line}, leaves it out"), None)
+                self.fail(
+                    format!("\"{path}\" does not exist for the build: {name}, line {line}, leaves it out"),
+                    None,
+                )
             }
             Missing::Io(at, error) => {
                 // The path is told once.
@@ -301,14 +304,7 @@ impl Here<'_> {
         }
     }
 
-    fn write(
-        &self,
-        copy: &Copy,
-        order: &Order,
-        ready: &[Ready],
-        from: &Root,
-        rootfs: &Rootfs,
-    ) -> Result<()> {
+    fn write(&self, copy: &Copy, order: &Order, ready: &[Ready], from: &Root, rootfs: &Rootfs) -> Result<()> {
         let root = rootfs.root()?;
         let owner = order.chown.as_deref().map(|text| user::owner(&root, text));
         let target = Target {
@@ -375,4 +371,3 @@ impl Here<'_> {
         }
     }
 }
-

@@ -100,12 +100,15 @@ impl Here<'_> {
                 };
                 let Some(secret) = self.session.build.secrets.iter().find(|s| s.id == id) else {
                     if *required {
-                        let hint = format!("Give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE.");
+                        let hint = format!(
+                            "Give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE."
+                        );
                         return Err(self.fail(format!("the secret \"{id}\" is required"), Some(hint)));
                     }
                     return Ok(None);
                 };
-                let value = secret.value().map_err(|why| self.fail(format!("the secret \"{id}\": {why}"), None))?;
+                let value =
+                    secret.value().map_err(|why| self.fail(format!("the secret \"{id}\": {why}"), None))?;
                 // Without a target and with a variable, there is no file.
                 let file = target.or_else(|| env.is_none().then(|| format!("/run/secrets/{id}")));
                 Wanted::Secret { value, target: file, env: env.clone(), owner: *owner }
@@ -175,12 +178,14 @@ impl Here<'_> {
                     let Some(target) = target else { continue };
                     // In memory: a disk would remember it.
                     place.mounts.push(Mounted::tmpfs(&own, Some(1024 * 1024))?);
-                    fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).at("changing the mode of", &own)?;
+                    fs::set_permissions(&own, fs::Permissions::from_mode(0o700))
+                        .at("changing the mode of", &own)?;
                     let path = own.join("secret");
                     let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
                     file.and_then(|mut f| f.write_all(value)).at("writing", &path)?;
                     chown(&path, Some(*uid), Some(*gid)).at("changing the owner of", &path)?;
-                    fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).at("changing the mode of", &path)?;
+                    fs::set_permissions(&path, fs::Permissions::from_mode(*mode))
+                        .at("changing the mode of", &path)?;
                     place.bind(path, target, false);
                 }
                 Wanted::Tmpfs { target, size } => {
@@ -196,7 +201,9 @@ impl Here<'_> {
     fn shown(&self, found: &[Found], at: &Path) -> Result<PathBuf> {
         fs::create_dir(at).at("creating", at)?;
         let root = Root::open(at).at("opening", at)?;
-        let is_file = found.first().is_some_and(|f| !matches!(f.entries.first().map(|e| &e.what), Some(tree::What::Folder)));
+        let is_file = found
+            .first()
+            .is_some_and(|f| !matches!(f.entries.first().map(|e| &e.what), Some(tree::What::Folder)));
         let path = if is_file { "/file" } else { "/" };
         let target = Target { root: &root, path, folder: !is_file, owner: None, mode: None, time: None };
         for one in found {

@@ -110,7 +110,9 @@ impl Here<'_> {
                     );
                     java = false;
                 }
-                Verdict::JavaMixed => return Err(self.fail("Java's certificates are mixed with the host's", None)),
+                Verdict::JavaMixed => {
+                    return Err(self.fail("Java's certificates are mixed with the host's", None));
+                }
             }
         }
     }
@@ -182,7 +184,8 @@ impl Here<'_> {
         add("HOME", &identity.home);
         add("HOSTNAME", HOSTNAME);
         let given = build.args.iter().filter(|(name, _)| is_proxy(name));
-        for (name, value) in given.map(|(n, v)| (n, v)).chain(build.host.proxies.iter().map(|(n, v)| (n, v))) {
+        for (name, value) in given.map(|(n, v)| (n, v)).chain(build.host.proxies.iter().map(|(n, v)| (n, v)))
+        {
             add(name, value);
         }
         for (name, value) in &build.build_env {
@@ -201,7 +204,8 @@ impl Here<'_> {
         let mut bind = |name: &str, target: &str, content: &[u8], mode: u32| -> Result<()> {
             let source: PathBuf = scratch.join(name);
             fs::write(&source, content).at("writing", &source)?;
-            fs::set_permissions(&source, fs::Permissions::from_mode(mode)).at("changing the mode of", &source)?;
+            fs::set_permissions(&source, fs::Permissions::from_mode(mode))
+                .at("changing the mode of", &source)?;
             binds.push(Bind { source, target: target.into(), writable: true });
             Ok(())
         };
@@ -341,7 +345,10 @@ mod tests {
         lines.end(&mut tell);
         assert_eq!(told[..4], ["a", "bc", "20%", "\u{1b}[31mred\u{1b}[0m\u{7}"]);
         assert!(told[4].len() >= MAX_LINE);
-        assert_eq!(lines.last.iter().take(4).map(String::as_str).collect::<Vec<_>>(), ["a", "bc", "20%", "red"]);
+        assert_eq!(
+            lines.last.iter().take(4).map(String::as_str).collect::<Vec<_>>(),
+            ["a", "bc", "20%", "red"]
+        );
         (0..100).for_each(|n| lines.push(format!("{n}\n").as_bytes(), &mut |_| {}));
         assert_eq!((lines.last.len(), lines.last.back().unwrap().as_str()), (SHOWN_LINES, "99"));
     }

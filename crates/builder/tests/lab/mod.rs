@@ -5,10 +5,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
-    os::{
-
-        unix::{ffi::OsStrExt, process::CommandExt},
-    },
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex},
@@ -38,7 +35,8 @@ impl Lab {
             eprintln!("skipped: building needs root");
             return None;
         }
-        let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists()) else {
+        let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists())
+        else {
             eprintln!("skipped: there is no busybox (Debian: busybox-static)");
             return None;
         };
@@ -94,7 +92,8 @@ impl Lab {
 
     pub fn run(&self, build: &Build) -> Result<Image, Error> {
         self.seen.0.lock().unwrap().clear();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().unwrap();
         let built = builder::build(
             build,
             &self.images,
@@ -126,7 +125,8 @@ impl Lab {
     }
 
     pub fn read(&self, image: &Image, path: &str) -> Option<String> {
-        let file = image.layers.iter().rev().map(|l| l.join(path)).find(|p| fs::symlink_metadata(p).is_ok())?;
+        let file =
+            image.layers.iter().rev().map(|l| l.join(path)).find(|p| fs::symlink_metadata(p).is_ok())?;
         fs::read_to_string(file).ok()
     }
 
@@ -207,7 +207,11 @@ fn base_files(busybox: &str) -> Vec<u8> {
         ("tmp/", 0o1777, b""),
         ("sbin", 0o777, b"->bin"),
     ];
-    let applets = ["sh", "cat", "ls", "mkdir", "rm", "touch", "echo", "chmod", "id", "env", "mv", "cp", "ln", "test", "grep", "sleep", "pwd", "stat", "wc", "head", "true", "false", "date", "rmdir", "find", "sort", "printf"];
+    let applets = [
+        "sh", "cat", "ls", "mkdir", "rm", "touch", "echo", "chmod", "id", "env", "mv", "cp", "ln", "test",
+        "grep", "sleep", "pwd", "stat", "wc", "head", "true", "false", "date", "rmdir", "find", "sort",
+        "printf",
+    ];
     let paths: Vec<String> = applets.iter().map(|a| format!("bin/{a}")).collect();
     entries.extend(paths.iter().map(|p| (p.as_str(), 0o777, &b"->busybox"[..])));
     archive(&entries)
@@ -298,6 +302,9 @@ fn run(
         }
         mounts.push((bind.source.clone(), target, bind.writable));
     }
+    fs::create_dir_all(step.root.join("dev"))?;
+    mounts.insert(0, ("/dev/null".into(), step.root.join("dev/null"), true));
+    File::create(step.root.join("dev/null"))?;
     let split = |v: &OsString| {
         let at = v.as_bytes().iter().position(|b| *b == b'=').unwrap();
         let part = |bytes: &[u8]| OsString::from(std::ffi::OsStr::from_bytes(bytes));
@@ -309,9 +316,7 @@ fn run(
     command.stdout(to.try_clone()?).stderr(to);
     let (root, cwd, user) = (step.root.clone(), step.cwd.clone(), step.user.clone());
     let in_child = move || -> io::Result<()> {
-        use rustix::mount::{
-            MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount,
-        };
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
         for (source, target, writable) in &mounts {
@@ -352,6 +357,8 @@ fn run(
         }
     }
     let status = child.wait()?;
+    // Beyond what it was asked for, so it is not for the builder to remove.
+    fs::remove_file(step.root.join("dev/null"))?;
     use std::os::unix::process::ExitStatusExt;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
