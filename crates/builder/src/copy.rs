@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io,
+    io::{self, Read},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -50,14 +50,20 @@ impl Target<'_> {
         writer.entry(top, &self.file(&found.name)?)
     }
 
-    /// Writes a file that stands in the Dockerfile.
-    pub(crate) fn put_inline(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    /// Writes a file that does not come from a folder; `time` in seconds since 1970 is now if there is none.
+    pub(crate) fn put_stream(
+        &self,
+        name: &str,
+        content: &mut dyn Read,
+        mode: u32,
+        time: Option<i64>,
+    ) -> io::Result<()> {
         let path = self.file(OsStr::new(name))?;
         let (folder, name) = self.parent(&path)?;
         let file = create(&folder, &name)?;
-        io::Write::write_all(&mut &file, content)?;
-        let mode = self.mode.map_or(0o644, |m| m.apply(0o644, false));
-        let time = self.time.unwrap_or_else(|| chrono::Utc::now().timestamp());
+        io::copy(content, &mut &file)?;
+        let mode = self.mode.map_or(mode, |m| m.apply(mode, false));
+        let time = self.time.or(time).unwrap_or_else(|| chrono::Utc::now().timestamp());
         finish(&file, self.owner.unwrap_or((0, 0)), mode, &[], time)
     }
 

@@ -19,7 +19,7 @@ use crate::{
     upper,
 };
 
-const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
+const OVERLAYFS_MAGIC: u32 = 0x794c_7630;
 
 /// A mount that ends with this value.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Drop for Mounted {
 }
 
 fn refusal(e: rustix::io::Errno, upper: Option<&Path>) -> Error {
-    let over = |path: &Path| statfs(path).is_ok_and(|s| i64::from(s.f_type) == OVERLAYFS_MAGIC);
+    let over = |path: &Path| statfs(path).is_ok_and(|s| s.f_type as u32 == OVERLAYFS_MAGIC);
     if upper.is_some_and(over) {
         return Error::Invalid(
             "the image store lies on an overlay file system (that of a container?), where layers cannot be stacked; \

@@ -4,8 +4,12 @@ use std::{fs::File, path::Path, sync::Arc};
 
 use images::{Layer, Limits, unpack_archive};
 use rustix::fs::OFlags;
+use url::Url;
 
-use super::archive;
+use super::{
+    archive,
+    fetch::{self, Fetched},
+};
 use crate::{
     Result,
     chmod::Chmod,
@@ -44,12 +48,23 @@ struct Order {
 enum Item {
     Path(String),
     Inline { name: String, content: String },
+    Address { url: Url, checksum: Option<String> },
 }
 
 /// An [`Item`] that was found.
 enum Ready {
     Files(Vec<Found>),
-    Inline { name: String, content: String },
+    Inline {
+        name: String,
+        content: String,
+    },
+    /// A file to be fetched, or fetched already because nothing else tells its digest.
+    Address {
+        url: Url,
+        name: String,
+        digest: String,
+        fetched: Option<Fetched>,
+    },
 }
 
 impl Here<'_> {
@@ -114,6 +129,7 @@ impl Here<'_> {
             match item {
                 Item::Path(path) => quick.fields(["path", path]),
                 Item::Inline { name, content } => quick.fields(["inline", name, content]),
+                Item::Address { url, .. } => quick.fields(["address", url.as_str()]),
             };
         }
         let quick = quick.text();
@@ -142,6 +158,7 @@ impl Here<'_> {
             match item {
                 Ready::Files(found) => key.field("files").field(tree::digest(found)),
                 Ready::Inline { name, content } => key.fields(["inline", name, content]),
+                Ready::Address { name, digest, .. } => key.fields(["address", name, digest]),
             };
         }
         self.session.layer(&key.text(), || {
@@ -157,8 +174,13 @@ impl Here<'_> {
             sources.push(match source {
                 CopySource::Path(path) => {
                     let path = self.expand(state, path)?;
-                    self.check_source(copy, &path)?;
-                    Item::Path(path)
+                    match self.address(copy, &path)? {
+                        Some(url) => Item::Address { url, checksum: self.checksum(state, copy)? },
+                        None => {
+                            self.check_source(&path)?;
+                            Item::Path(path)
+                        }
+                    }
                 }
                 CopySource::Inline(heredoc) => {
                     let text = heredoc.text();
@@ -193,15 +215,37 @@ impl Here<'_> {
         })
     }
 
-    fn check_source(&self, copy: &Copy, path: &str) -> Result<()> {
-        let keyword = if copy.add { "ADD" } else { "COPY" };
+    /// The address that a source is, if it is one.
+    fn address(&self, copy: &Copy, path: &str) -> Result<Option<Url>> {
+        let git = ["git://", "git@", "ssh://"].iter().any(|s| path.starts_with(s)) || path.ends_with(".git");
+        if git && copy.add && path.contains([':', '@']) {
+            let hint = "Clone it before, and build with the clone as the context.";
+            return Err(self.fail(format!("ADD cannot clone {path} here"), Some(hint.into())));
+        }
+        match path.starts_with("http://") || path.starts_with("https://") {
+            false if copy.checksum.is_some() => Err(self.fail("--checksum goes with an address only", None)),
+            false => Ok(None),
+            true if !copy.add => Err(self.fail(format!("COPY cannot fetch {path}"), Some("ADD can.".into()))),
+            true => {
+                let url =
+                    Url::parse(path).map_err(|e| self.fail(format!("the address {path}: {e}"), None))?;
+                Ok(Some(url))
+            }
+        }
+    }
+
+    fn checksum(&self, state: &State, copy: &Copy) -> Result<Option<String>> {
+        let Some(text) = &copy.checksum else { return Ok(None) };
+        let text = self.expand(state, text)?;
+        match fetch::checksum(&text) {
+            Some(digest) => Ok(Some(digest)),
+            None => Err(self.fail(format!("--checksum={text} is not sha256: and 64 digits"), None)),
+        }
+    }
+
+    fn check_source(&self, path: &str) -> Result<()> {
         if path.is_empty() {
             return Err(self.fail("a source is empty when its variables are replaced", None));
-        }
-        let is_address = ["http://", "https://", "git://", "git@"].iter().any(|s| path.starts_with(s));
-        if is_address {
-            let hint = "Fetch it in a RUN step, or put the file into the context.";
-            return Err(self.fail(format!("{keyword} cannot fetch {path} here"), Some(hint.into())));
         }
         let mut depth = 0i64;
         for part in path.split('/').filter(|p| !p.is_empty() && *p != ".") {
@@ -254,6 +298,22 @@ impl Here<'_> {
                 Item::Inline { name, content } => {
                     count += 1;
                     ready.push(Ready::Inline { name: name.clone(), content: content.clone() });
+                }
+                Item::Address { url, checksum } => {
+                    count += 1;
+                    let name = fetch::name(url).unwrap_or_default();
+                    if name.is_empty() && order.folder {
+                        let hint = "Write a target that does not end with /.";
+                        return Err(self.fail(format!("{url} has no file name"), Some(hint.into())));
+                    }
+                    let (digest, fetched) = match checksum {
+                        Some(digest) => (digest.clone(), None),
+                        None => {
+                            let fetched = self.fetch(url, None)?;
+                            (fetched.digest.clone(), Some(fetched))
+                        }
+                    };
+                    ready.push(Ready::Address { url: url.clone(), name, digest, fetched });
                 }
             }
         }
@@ -323,7 +383,19 @@ impl Here<'_> {
             self.session.check_cancelled()?;
             match item {
                 Ready::Inline { name, content } => {
-                    target.put_inline(name, content.as_bytes()).map_err(fail)?;
+                    target.put_stream(name, &mut content.as_bytes(), 0o644, None).map_err(fail)?;
+                }
+                Ready::Address { url, name, digest, fetched } => {
+                    let again;
+                    let fetched = match fetched {
+                        Some(fetched) => fetched,
+                        None => {
+                            again = self.fetch(url, Some(digest))?;
+                            &again
+                        }
+                    };
+                    let mut file = File::open(&fetched.path).at("opening", &fetched.path)?;
+                    target.put_stream(name, &mut file, 0o600, fetched.modified).map_err(fail)?;
                 }
                 Ready::Files(found) => {
                     for one in found {

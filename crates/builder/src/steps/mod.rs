@@ -4,5 +4,6 @@ mod archive;
 mod caches;
 mod certificates;
 mod copy;
+mod fetch;
 mod mounts;
 mod run;

@@ -146,7 +146,6 @@ impl Here<'_> {
             binds,
             hostname: HOSTNAME.into(),
             stdin: Vec::new(),
-            ..Oneshot::default()
         };
         let absent = Absent::note(&root, &oneshot.binds);
         let mut lines = Lines::default();
@@ -184,8 +183,7 @@ impl Here<'_> {
         add("HOME", &identity.home);
         add("HOSTNAME", HOSTNAME);
         let given = build.args.iter().filter(|(name, _)| is_proxy(name));
-        for (name, value) in given.map(|(n, v)| (n, v)).chain(build.host.proxies.iter().map(|(n, v)| (n, v)))
-        {
+        for (name, value) in given.chain(build.host.proxies.iter().map(|(n, v)| (n, v))) {
             add(name, value);
         }
         for (name, value) in &build.build_env {
