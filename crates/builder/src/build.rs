@@ -131,6 +131,8 @@ pub async fn build(
         .await?;
     overlay::sweep(images);
     let cancel = cancel.child_token();
+    // Who drops the build wants its steps to end.
+    let _guard = cancel.clone().drop_guard();
     let session = Arc::new(Session {
         permits: Semaphore::new(build.jobs.max(1)),
         outputs: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),

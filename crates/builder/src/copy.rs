@@ -134,12 +134,12 @@ impl Writer<'_> {
                 set_xattrs(&made, &entry.xattrs).map_err(within)?;
                 self.times.push((to.to_owned(), time));
             }
-            What::File { stamp, .. } => {
+            What::File { stamp, size, .. } => {
                 let source =
                     self.from.exact(&self.found.at.join(&entry.path), OFlags::RDONLY | OFlags::NONBLOCK);
                 let source = source.map_err(within)?;
                 let to = create(folder, name).map_err(within)?;
-                copy_content(&source, &to, stamp).map_err(within)?;
+                copy_content(&source, &to, *size, stamp).map_err(within)?;
                 finish(&to, owner, mode, &entry.xattrs, time).map_err(within)?;
             }
             What::Link(target) => {
@@ -176,8 +176,8 @@ fn create(folder: &OwnedFd, name: &OsStr) -> io::Result<File> {
 }
 
 /// Copies, and makes sure that what was copied is what was looked at.
-fn copy_content(from: &OwnedFd, to: &File, stamp: &Stamp) -> io::Result<()> {
-    let mut source = File::from(from.try_clone()?);
+fn copy_content(from: &OwnedFd, to: &File, size: u64, stamp: &Stamp) -> io::Result<()> {
+    let mut source = File::from(from.try_clone()?).take(size);
     // Where both lie on one file system that can, no byte is moved.
     if rustix::fs::ioctl_ficlone(to, from).is_err() {
         io::copy(&mut source, &mut &*to)?;

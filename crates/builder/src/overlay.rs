@@ -216,3 +216,25 @@ pub(crate) fn distinct(layers: &[images::Layer]) -> Vec<PathBuf> {
         |(i, layer): &(usize, &images::Layer)| !layers[i + 1..].iter().any(|l| l.diff_id == layer.diff_id);
     layers.iter().enumerate().filter(unlike).map(|(_, l)| l.path.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_a_build_that_was_killed_are_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Images::open(dir.path()).unwrap();
+        let (dead, alive) = (images.dir().join("work/work-dead/root"), images.work_dir().unwrap());
+        let Ok(lost) = Mounted::tmpfs(&dead, None) else {
+            eprintln!("skipped: mounting needs root");
+            return;
+        };
+        std::mem::forget(lost);
+        let held = Mounted::tmpfs(&alive.path().join("root"), None).unwrap();
+        sweep(&images);
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(dead.to_str().unwrap()));
+        assert!(table.contains(held.at.to_str().unwrap()));
+    }
+}

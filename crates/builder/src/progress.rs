@@ -28,7 +28,7 @@ impl std::fmt::Display for Step {
 pub enum Outcome {
     /// It was carried out.
     Done,
-    /// Its result was there already.
+    /// Nothing had to be done: its result was there already, or it only changes the config.
     Cached,
     /// It failed; the error comes from the build.
     Failed,

@@ -7,7 +7,7 @@ use images::Layer;
 use crate::{
     Error, Result, Step,
     config::{self, Config},
-    dockerfile::{Instruction, Kind, expand},
+    dockerfile::{Command, Instruction, Kind, expand},
     plan::{Base, Stage},
     session::{Made, Session},
 };
@@ -222,8 +222,14 @@ impl Here<'_> {
                     }
                 }
             }
-            Kind::Cmd(command) => state.config.set_cmd(command),
-            Kind::Entrypoint(command) => state.config.set_entrypoint(command),
+            Kind::Cmd(command) => {
+                self.warn_of_near_json(command);
+                state.config.set_cmd(command);
+            }
+            Kind::Entrypoint(command) => {
+                self.warn_of_near_json(command);
+                state.config.set_entrypoint(command);
+            }
             Kind::Shell(shell) => state.config.set_shell(shell),
             Kind::Healthcheck(health) => state.config.set_health(health),
             Kind::Onbuild(text) => state.config.add_trigger(text),
@@ -231,6 +237,19 @@ impl Here<'_> {
             Kind::From(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Workdir(_) => {}
         }
         Ok(())
+    }
+
+    /// `CMD ['x']` is not JSON, so a shell gets it.
+    fn warn_of_near_json(&self, command: &Command) {
+        if let Command::Shell(text) = command
+            && text.starts_with('[')
+            && text.ends_with(']')
+        {
+            let place = self.session.plan.place(self.instruction);
+            self.session.progress.warning(&format!(
+                "{place}: {text} is not a JSON list (it needs double quotes), so a shell will run it"
+            ));
+        }
     }
 
     fn argument(

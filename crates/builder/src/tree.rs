@@ -13,6 +13,7 @@ use std::{
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ignore::Ignore,
@@ -31,6 +32,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) ignore: &'a Ignore,
     /// The context belongs to a user of the host, so all of it becomes root's; and it has no business with devices.
     pub(crate) foreign: bool,
+    /// Looking may take long.
+    pub(crate) cancel: &'a CancellationToken,
 }
 
 /// Files under one source.
@@ -254,7 +257,7 @@ impl Walk<'_> {
                 if !file.metadata()?.is_file() {
                     return Err(within(io::Error::other("changed while it was read")));
                 }
-                let digest = hash(&file).map_err(within)?;
+                let digest = hash(&file, stat.st_size as u64, self.origin.cancel).map_err(within)?;
                 (What::File { size: stat.st_size.try_into().unwrap_or(0), digest, stamp }, xattrs)
             }
             FileType::Symlink => {
@@ -284,6 +287,9 @@ impl Walk<'_> {
         what: What,
         xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> io::Result<()> {
+        if self.origin.cancel.is_cancelled() {
+            return Err(io::Error::other("the build was cancelled"));
+        }
         if self.entries.len() >= MAX_ENTRIES {
             return Err(io::Error::other(format!("has more than {MAX_ENTRIES} files")));
         }
@@ -298,15 +304,25 @@ impl Walk<'_> {
     }
 }
 
-fn hash(mut file: &File) -> io::Result<[u8; 32]> {
+fn hash(file: &File, size: u64, cancel: &CancellationToken) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
+    // Files of which the kernel does not know the size may have no end.
+    let mut file = file.take(size + 1);
+    let mut total = 0;
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(n) => hasher.update(&buffer[..n]),
+            Ok(0) if total == size => return Ok(hasher.finalize().into()),
+            Ok(0) => return Err(io::Error::other("changed while it was read; build again")),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                total += n as u64;
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
+        }
+        if cancel.is_cancelled() {
+            return Err(io::Error::other("the build was cancelled"));
         }
     }
 }

@@ -183,3 +183,42 @@ fn cancelling_ends_the_build_and_leaves_nothing() {
     assert_eq!(error, "the build was cancelled");
     lab.assert_clean();
 }
+
+#[test]
+fn independent_stages_run_at_the_same_time() {
+    let Some(lab) = Lab::new() else { return };
+    // Each waits for the other, and gives up after a while.
+    let meet = |mine: &str, other: &str| {
+        format!(
+            "RUN --mount=type=cache,id=meet,target=/m touch /m/{mine}; n=0; until test -e /m/{other}; do n=$((n + 1)); test $n -lt 1000 || exit 9; sleep 0.01; done; touch /{mine}\n"
+        )
+    };
+    let text = format!(
+        "FROM base AS a\n{}FROM base AS b\n{}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+        meet("a", "b"),
+        meet("b", "a")
+    );
+    let image = lab.good(&text);
+    assert_eq!(lab.files(&image).into_keys().collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn the_same_step_in_two_stages_is_done_once() {
+    let Some(lab) = Lab::new() else { return };
+    let text =
+        "FROM base AS a\nRUN echo x > /x\nFROM base AS b\nRUN echo x > /x\nFROM a\nCOPY --from=b /x /y\n";
+    lab.build(text, |b| b.no_cache = true).unwrap();
+    assert_eq!(lab.executor.ran.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_command_that_is_nearly_json_is_warned_of() {
+    let Some(lab) = Lab::new() else { return };
+    let image = lab.good("FROM base\nCMD ['echo', 'x']\n");
+    assert_eq!(lab.config(&image)["config"]["Cmd"], json!(["/bin/sh", "-c", "['echo', 'x']"]));
+    let seen = lab.seen.all();
+    assert!(
+        seen.iter().any(|s| s.starts_with("warning Dockerfile:2: ['echo', 'x'] is not a JSON list")),
+        "{seen:?}"
+    );
+}

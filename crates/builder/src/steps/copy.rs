@@ -119,7 +119,8 @@ impl Here<'_> {
         key.fields([&*order.target, folder]).fields(options.map(Option::unwrap_or_default));
         let Some(from) = from else {
             let ignore = &self.session.ignore;
-            let origin = Origin { root: &self.session.context, ignore, foreign: true };
+            let origin =
+                Origin { root: &self.session.context, ignore, foreign: true, cancel: &self.session.cancel };
             return self.copy_found(state, copy, &order, key, &origin, None);
         };
         // What lies in known layers needs not be looked at to be known.
@@ -138,7 +139,7 @@ impl Here<'_> {
         }
         let view = View::new(&self.session.images, &distinct(&from.layers))?;
         let (root, ignore) = (view.root()?, Ignore::default());
-        let origin = Origin { root: &root, ignore: &ignore, foreign: false };
+        let origin = Origin { root: &root, ignore: &ignore, foreign: false, cancel: &self.session.cancel };
         let made = self.copy_found(state, copy, &order, key, &origin, Some(from))?;
         self.session.remember(&quick, &made)?;
         Ok(made)

@@ -80,7 +80,12 @@ impl Here<'_> {
             MountKind::Bind { from: None, source, writable: _ } => {
                 let source = self.expand(state, source)?;
                 let ignore = &self.session.ignore;
-                let origin = Origin { root: &self.session.context, ignore, foreign: true };
+                let origin = Origin {
+                    root: &self.session.context,
+                    ignore,
+                    foreign: true,
+                    cancel: &self.session.cancel,
+                };
                 let relative = source.trim_start_matches('/');
                 let found = origin.find(if relative.is_empty() { "." } else { relative }, &Ignore::default());
                 let found = found.map_err(|missing| self.missing(&source, missing, &origin, None))?;
