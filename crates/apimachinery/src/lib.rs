@@ -7,6 +7,7 @@
 //! Reading order: [`field`] (where an error is) → [`status`] (how it is told) → [`schema`] (what an object looks
 //! like) → the rest.
 
+pub mod apply;
 pub mod cel;
 pub mod columns;
 pub mod decode;

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use apimachinery::{ApiError, Object};
+use apimachinery::{ApiError, Object, Schema, structure};
 use bytes::Bytes;
 use kinds::Resource;
+use serde_json::json;
 use store::Entry;
 
 use crate::{encoding, special::events};
@@ -46,6 +47,10 @@ pub struct Served {
     pub terminating: bool,
     /// The warning on every use of a deprecated version.
     pub deprecation: Option<String>,
+    /// An object with nothing but what is always encoded: what owners of a new object's fields are found by.
+    pub empty: Object,
+    /// The other served versions of the kind and their schemas.
+    pub others: Vec<(Arc<str>, Arc<Schema>)>,
 }
 
 /// Where the objects of a resource lie.
@@ -69,12 +74,18 @@ impl Served {
             format!(r#"{{"apiVersion":"{second}","kind":"{first}","#)
         };
         let view = if &*resource.group == "events.k8s.io" { View::Events } else { View::Direct };
+        let mut empty = json!({"apiVersion": api_version, "kind": &*resource.kind});
+        if resource.builtin {
+            structure::always(&mut empty, &resource.schema);
+        }
         Self {
             prefix: prefix(&resource.group, &resource.plural),
             head: head.into(),
             view,
             terminating: false,
             deprecation: None,
+            empty,
+            others: Vec::new(),
             api_version,
             resource,
         }

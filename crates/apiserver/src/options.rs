@@ -249,6 +249,10 @@ pub struct Write {
     pub dry_run: bool,
     /// How strictly the body is read.
     pub validation: FieldValidation,
+    /// Who owns what is written; empty: told by the user agent.
+    pub field_manager: String,
+    /// An apply takes fields from other managers.
+    pub force: bool,
 }
 
 impl Write {
@@ -286,7 +290,7 @@ impl Write {
         if !errors.is_empty() {
             return Err(invalid(kind, &errors));
         }
-        Ok(Self { dry_run: !dry.is_empty(), validation })
+        Ok(Self { dry_run: !dry.is_empty(), validation, field_manager, force: force == Some(true) })
     }
 }
 

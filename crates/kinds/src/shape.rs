@@ -49,7 +49,7 @@ impl<'t> Shapes<'t> {
             return Arc::clone(made);
         }
         if self.open.contains(&expression) {
-            return self.schema("object");
+            return self.schema("open");
         }
         let schema = if let Some(item) = expression.strip_prefix("[]") {
             Schema { kind: Some(Type::Array), items: Some(self.schema(item)), ..Schema::default() }
@@ -80,14 +80,16 @@ impl<'t> Shapes<'t> {
             "quantity" => (None, "quantity"),
             "intstr" => (None, "int-or-string"),
             "any" => (None, ""),
-            // `object`: a RawExtension or FieldsV1; anything else would be a fault of the table.
+            // `object`: a RawExtension or FieldsV1; `open`: a type inside itself, cut. Anything else would be a fault of
+            // the table.
             _ => (Some(Type::Object), ""),
         };
         Schema {
             kind,
             format: (!format.is_empty()).then(|| self.name(format)),
             int_or_string: word == "intstr",
-            preserve_unknown: matches!(word, "any" | "object"),
+            preserve_unknown: matches!(word, "any" | "object" | "open"),
+            atomic_map: word == "object",
             ..Schema::default()
         }
     }

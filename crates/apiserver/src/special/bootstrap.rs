@@ -4,7 +4,7 @@ use apimachinery::{ApiError, Object, meta};
 use serde_json::{Value, json};
 
 use crate::{
-    options,
+    fields, options,
     server::{Call, Inner},
     shape,
     verbs::create,
@@ -56,6 +56,7 @@ async fn ensure(inner: &Inner, mut object: Object) -> Result<(), ApiError> {
     }
     shape::apply(&served.resource, &mut object)?;
     shape::default(&served.resource, &mut object);
+    fields::Tracker::internal(&served, (inner.config.now)()).update(None, &mut object);
     let mut call = Call::internal(inner, &served, &namespace);
     match create::insert(inner, &mut call, &served, object, &options::Write::default(), "").await {
         Err(error) if error.reason != "AlreadyExists" => {
@@ -134,6 +135,7 @@ async fn replace(inner: &Inner, object: Object, fields: &[&str]) -> Result<(), A
             new[*field] = value.clone();
         }
         shape::default(&served.resource, &mut new);
+        fields::Tracker::internal(&served, (inner.config.now)()).update(Some(old), &mut new);
         Ok(new)
     })
     .await

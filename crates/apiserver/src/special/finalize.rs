@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::{
     Response,
     catalogue::Served,
-    negotiate,
+    fields, negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
@@ -27,6 +27,7 @@ pub(crate) async fn finalize(
     let object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     let wanted = object["spec"]["finalizers"].clone();
     let asked = object["metadata"]["resourceVersion"].clone();
+    let tracker = fields::Tracker::new(call, served, &options);
     let changed = update::change(inner, call, served, &options, |old, _| {
         let mut new = old.clone();
         new["metadata"]["resourceVersion"] = asked.clone();
@@ -36,6 +37,7 @@ pub(crate) async fn finalize(
             }
             _ => new["spec"]["finalizers"] = wanted.clone(),
         }
+        tracker.update(Some(old), &mut new);
         Ok(new)
     })
     .await?;

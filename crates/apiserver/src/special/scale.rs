@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::{
     Response,
     catalogue::Served,
-    encoding, negotiate,
+    encoding, fields, negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
     shape,
-    verbs::{existing, patch::Sort, update},
+    verbs::{apply, existing, patch::Sort, update},
 };
 
 fn at<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
@@ -103,6 +103,36 @@ fn wanted(scale: &Object) -> Result<i64, ApiError> {
     Ok(replicas)
 }
 
+/// An applied Scale as a configuration of the object itself: its number of replicas and nothing else.
+fn configuration(
+    served: &Served,
+    call: &mut Call,
+    options: &options::Write,
+    body: &Bytes,
+) -> Result<Object, ApiError> {
+    let scale = apply::configuration(call, options, body)?;
+    if scale["kind"] != "Scale" || scale["apiVersion"] != "autoscaling/v1" {
+        let text = |name: &str| scale[name].as_str().unwrap_or_default().to_owned();
+        return Err(ApiError::bad_request(format!(
+            "invalid object type: {}, Kind={}",
+            text("apiVersion"),
+            text("kind")
+        )));
+    }
+    let mut config = json!({
+        "apiVersion": served.api_version, "kind": &*served.resource.kind, "metadata": {"name": meta::name(&scale)},
+    });
+    for name in ["resourceVersion", "uid"] {
+        if let Some(value) = scale["metadata"].get(name) {
+            config["metadata"][name] = value.clone();
+        }
+    }
+    if scale["spec"].get("replicas").is_some() {
+        set(&mut config, &paths(served)?.spec_replicas, wanted(&scale)?.into());
+    }
+    Ok(config)
+}
+
 /// PUT and PATCH
 pub(crate) async fn write(
     inner: &Inner,
@@ -113,8 +143,12 @@ pub(crate) async fn write(
     let media = call.media(Offer::Plain)?;
     let patching = call.info.verb == "patch";
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
-    let options = options::Write::parse(&call.query, kind, false)?;
     let sort = if patching { Some(Sort::of(&call.headers, true)?) } else { None };
+    let options = options::Write::parse(&call.query, kind, sort == Some(Sort::Apply))?;
+    let config = match sort {
+        Some(Sort::Apply) => Some(configuration(served, call, &options, body)?),
+        _ => None,
+    };
     let put = match sort {
         Some(_) => None,
         None => {
@@ -133,7 +167,15 @@ pub(crate) async fn write(
         )));
     }
     let paths = paths(served)?.clone();
+    let tracker = fields::Tracker::new(call, served, &options);
     let changed = update::change(inner, call, served, &options, |old, entry| {
+        if let Some(config) = &config {
+            let mut new = tracker.apply(Some(old), config, options.force)?.object;
+            if meta::resource_version(&new) == encoding::revision(&entry.value) {
+                new["metadata"]["resourceVersion"] = "".into();
+            }
+            return Ok(new);
+        }
         let now = scale_of(served, old)?;
         let scale = match (sort, &put) {
             (Some(sort), _) => {
@@ -149,6 +191,7 @@ pub(crate) async fn write(
         };
         let mut new = old.clone();
         set(&mut new, &paths.spec_replicas, wanted(&scale)?.into());
+        tracker.update(Some(old), &mut new);
         new["metadata"]["resourceVersion"] = meta::resource_version(&scale).into();
         Ok(new)
     })

@@ -6,7 +6,7 @@ use rand::Rng as _;
 use serde_json::{Map, Value, json};
 use store::{Expect, Op, Revision};
 
-use super::{Committed, commit};
+use super::{Committed, commit_object};
 use crate::{
     Response, admit,
     catalogue::Served,
@@ -30,7 +30,8 @@ pub(crate) async fn create(
     let media = call.media(Offer::Object)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    fields::Tracker::new(call, served, &options).update(None, &mut object);
     let (object, revision) = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &object, &revision, &call.query)
 }
@@ -56,7 +57,6 @@ pub(crate) async fn insert(
     if !resource.builtin && resource.subresource("status").is_some() {
         remove(&mut object, "status");
     }
-    fields::keep(&mut object, None);
     let name = if wanted.is_empty() { meta::name(&object).to_owned() } else { wanted.to_owned() };
     let mut write = admit::Write::new(call, served, "CREATE", options.dry_run);
     write.attributes.name.clone_from(&name);
@@ -96,13 +96,11 @@ pub(crate) async fn insert(
             return Ok((object, String::new()));
         }
         let value = served.stored(&object)?;
-        let op = Op::Put {
-            key: key.into(),
-            value,
-            revision_at: Some(encoding::REVISION_AT),
-            expect: Expect::Absent,
+        let put = |value| {
+            let (key, revision_at) = (key.as_str().into(), Some(encoding::REVISION_AT));
+            vec![Op::Put { key, value, revision_at, expect: Expect::Absent }]
         };
-        let committed = commit(inner, vec![op]).await?;
+        let committed = commit_object(inner, served, &mut object, value, put).await?;
         drop(reserved);
         match committed {
             Committed::At(Revision(revision)) => return Ok((object, revision.to_string())),

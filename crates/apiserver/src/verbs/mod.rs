@@ -1,5 +1,6 @@
 //! The generic verbs: one implementation for built-in kinds and custom resources.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
@@ -9,12 +10,14 @@ pub(crate) mod watch;
 
 use std::sync::Arc;
 
-use apimachinery::ApiError;
+use apimachinery::{ApiError, Object};
+use bytes::Bytes;
 use store::{CommitError, Entry, Op, ReadError, Revision};
 
 use crate::{
     Response,
     catalogue::Served,
+    fields,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
@@ -87,11 +90,32 @@ pub(crate) enum Committed {
     Conflict(Option<Arc<Entry>>),
 }
 
-/// Commits, telling a lost race from an error.
-pub(crate) async fn commit(inner: &Inner, ops: Vec<Op>) -> Result<Committed, ApiError> {
-    match inner.config.store.commit(ops).await {
+/// Commits the object, encoded as `value`. If it is too large for the store, once more without `managedFields`, which
+/// can be large and are only notes.
+pub(crate) async fn commit_object(
+    inner: &Inner,
+    served: &Served,
+    object: &mut Object,
+    value: Bytes,
+    ops: impl Fn(Bytes) -> Vec<Op>,
+) -> Result<Committed, ApiError> {
+    match inner.config.store.commit(ops(value)).await {
+        Err(CommitError::TooLarge { .. }) if fields::shed(object) => {
+            commit(inner, ops(served.stored(object)?)).await
+        }
+        outcome => committed(outcome),
+    }
+}
+
+fn committed(outcome: Result<Revision, CommitError>) -> Result<Committed, ApiError> {
+    match outcome {
         Ok(revision) => Ok(Committed::At(revision)),
         Err(CommitError::Conflict { now, .. }) => Ok(Committed::Conflict(now)),
         Err(error) => Err(commit_error(&error)),
     }
+}
+
+/// Commits, telling a lost race from an error.
+pub(crate) async fn commit(inner: &Inner, ops: Vec<Op>) -> Result<Committed, ApiError> {
+    committed(inner.config.store.commit(ops).await)
 }

@@ -1,14 +1,15 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch. Each is one more way to make the wanted state in
-//! [`update::change`].
+//! [`update::change`]; so is an apply, which has its own file.
 
 use apimachinery::{ApiError, FieldError, FieldPath, Object, patch};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{create::metadata_mut, update};
+use super::{apply, create::metadata_mut, update};
 use crate::{
     Response,
     catalogue::Served,
+    fields,
     negotiate::{self, Offer},
     options::{self, FieldValidation},
     respond,
@@ -22,6 +23,7 @@ pub(crate) enum Sort {
     Json,
     Merge,
     Strategic,
+    Apply,
 }
 
 impl Sort {
@@ -31,16 +33,17 @@ impl Sort {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" if builtin => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
             _ => {
                 let strategic = if builtin { ", application/strategic-merge-patch+json" } else { "" };
                 Err(negotiate::unsupported(&format!(
-                    "application/json-patch+json, application/merge-patch+json{strategic}"
+                    "application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml"
                 )))
             }
         }
     }
 
-    /// The patched document.
+    /// The patched document. An apply is no patch of a document: see [`super::apply`].
     pub fn apply(
         self,
         document: &Object,
@@ -57,6 +60,7 @@ impl Sort {
                 let decoded = apimachinery::decode::json(bytes)?;
                 patch::strategic(document.clone(), decoded.value, schema)
             }
+            Self::Apply => Err(ApiError::internal("an apply needs an owner")),
         }
     }
 }
@@ -70,10 +74,32 @@ pub(crate) async fn patch(
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
     let sort = Sort::of(&call.headers, served.resource.builtin)?;
-    let options = options::Write::parse(&call.query, "PatchOptions", false)?;
+    let options = options::Write::parse(&call.query, "PatchOptions", sort == Sort::Apply)?;
+    let made = if sort == Sort::Apply {
+        apply::apply(inner, call, served, &options, body).await?
+    } else {
+        Made { code: 200, changed: changed(inner, call, served, &options, sort, body).await? }
+    };
+    respond::written(made.code, media, served, &made.changed.object, &made.changed.revision, &call.query)
+}
+
+/// What a patch did: 201 where it made the object.
+pub(crate) struct Made {
+    pub code: u16,
+    pub changed: update::Changed,
+}
+
+async fn changed(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    options: &options::Write,
+    sort: Sort,
+    body: &Bytes,
+) -> Result<update::Changed, ApiError> {
     let warnings = parking_lot::Mutex::new(Vec::new());
-    let validation = options.validation;
-    let made = update::change(inner, call, served, &options, |old, _| {
+    let tracker = fields::Tracker::new(call, served, options);
+    let made = update::change(inner, call, served, options, |old, _| {
         let mut new = sort.apply(old, body, &served.resource.schema)?;
         if !new.is_object() {
             return Err(ApiError::bad_request("the patched object is not an object"));
@@ -82,29 +108,34 @@ pub(crate) async fn patch(
         let unknown = shape::apply(&served.resource, &mut new).map_err(|error| not_decodable(&error))?;
         let mut found = Vec::new();
         let all = duplicates(sort, body).into_iter().chain(unknown);
-        strict_patch(validation, &new, all, &mut found)?;
+        strict_patch(options.validation, &new, all, &mut found)?;
         *warnings.lock() = found;
-        // The revision is a precondition only when the patch names another one.
-        if old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"] {
-            metadata_mut(&mut new).remove("resourceVersion");
-        }
+        keep_revision(&mut new, old);
+        tracker.update(Some(old), &mut new);
         Ok(new)
     })
     .await?;
     call.warnings.extend(warnings.into_inner());
-    respond::written(200, media, served, &made.object, &made.revision, &call.query)
+    Ok(made)
+}
+
+/// The revision is a precondition only when the patch names another one than the object has.
+pub(super) fn keep_revision(new: &mut Object, old: &Object) {
+    if old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"] {
+        metadata_mut(new).remove("resourceVersion");
+    }
 }
 
 fn duplicates(sort: Sort, body: &Bytes) -> Vec<String> {
     match sort {
-        Sort::Json => Vec::new(),
+        Sort::Json | Sort::Apply => Vec::new(),
         Sort::Merge | Sort::Strategic => {
             apimachinery::decode::json(body).map(|d| d.duplicates).unwrap_or_default()
         }
     }
 }
 
-fn same_place(served: &Served, new: &Object, old: &Object) -> Result<(), ApiError> {
+pub(super) fn same_place(served: &Served, new: &Object, old: &Object) -> Result<(), ApiError> {
     let (name, before) = (apimachinery::meta::name(new), apimachinery::meta::name(old));
     if name != before {
         return Err(ApiError::bad_request(format!(

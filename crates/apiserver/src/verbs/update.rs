@@ -6,7 +6,7 @@ use serde_json::Value;
 use store::{Entry, Expect, Op, Revision};
 
 use super::{
-    Committed, commit,
+    Committed, commit_object,
     create::{self, metadata_mut},
 };
 use crate::{
@@ -42,11 +42,13 @@ pub(crate) async fn update(
             call.info.name
         )));
     }
+    let tracker = fields::Tracker::new(call, served, &options);
     let missing = inner.config.store.get(&served.key(&call.info.namespace, &call.info.name)).is_none();
     if missing && resource.behaviour.create_on_update && call.info.subresource.is_empty() {
         let attributes = access::Attributes { verb: "create".to_owned(), ..call.attributes() };
         inner.authorize(&attributes)?;
         metadata_mut(&mut object).remove("resourceVersion");
+        tracker.update(None, &mut object);
         let name = call.info.name.clone();
         let (object, revision) = create::insert(inner, call, served, object, &options, &name).await?;
         return respond::written(201, media, served, &object, &revision, &call.query);
@@ -63,7 +65,12 @@ pub(crate) async fn update(
         }
         return Err(invalid);
     }
-    let changed = change(inner, call, served, &options, |_, _| Ok(object.clone())).await?;
+    let changed = change(inner, call, served, &options, |old, _| {
+        let mut new = object.clone();
+        tracker.update(Some(old), &mut new);
+        Ok(new)
+    })
+    .await?;
     respond::written(200, media, served, &changed.object, &changed.revision, &call.query)
 }
 
@@ -111,7 +118,6 @@ pub(crate) async fn change(
         }
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
-        fields::keep(&mut new, Some(&old));
         write.mutate(inner, call, &mut new, Some(&old)).await?;
         resource.strategy.prepare_update(&mut new, &old, &subresource);
         create::set_generation(resource, &mut new, Some(&old));
@@ -124,18 +130,22 @@ pub(crate) async fn change(
             call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
         }
         write.validate(inner, call, &mut new, Some(&old)).await?;
+        fields::settle_times(&mut new, &old);
         let value = served.stored(&new)?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
             return Ok(Changed { object: new, revision: current.to_owned() });
         }
-        let revision_at = Some(encoding::REVISION_AT);
-        let expect = Expect::At(entry.modified);
-        let op = if is_finished(resource, &new) {
-            Op::Delete { key: entry.key.clone(), last: value, revision_at, expect }
-        } else {
-            Op::Put { key: entry.key.clone(), value, revision_at, expect }
+        let finished = is_finished(resource, &new);
+        let put = |value| {
+            let (key, revision_at) = (entry.key.clone(), Some(encoding::REVISION_AT));
+            let expect = Expect::At(entry.modified);
+            vec![if finished {
+                Op::Delete { key, last: value, revision_at, expect }
+            } else {
+                Op::Put { key, value, revision_at, expect }
+            }]
         };
-        let committed = commit(inner, vec![op]).await?;
+        let committed = commit_object(inner, served, &mut new, value, put).await?;
         drop(reserved);
         match committed {
             Committed::At(Revision(revision)) => {
@@ -197,7 +207,12 @@ fn confine(resource: &Resource, new: &mut Object, old: &Object, subresource: &st
                 }
             }
             if !resource.builtin {
+                // All metadata stays, but the write is noted.
+                let managed = new["metadata"].get("managedFields").cloned();
                 copy(new, old, "metadata");
+                if let Some(managed) = managed {
+                    metadata_mut(new).insert("managedFields".to_owned(), managed);
+                }
             } else if resource.behaviour.status_keeps_metadata {
                 let metadata = metadata_mut(new);
                 for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
