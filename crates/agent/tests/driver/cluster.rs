@@ -77,6 +77,7 @@ impl Cluster {
         let key = Issuer::generate_key().unwrap();
         config.issuer = Some(Arc::new(Issuer::new("https://kubernetes.default.svc", &key).unwrap()));
         config.rbac = Some(rbac);
+        config.advertise = Some(("192.0.2.1".parse().unwrap(), 6443));
         let server = Server::new(config);
         server.start().await.unwrap();
         let client = client(&server, "admin", &["system:masters"]);

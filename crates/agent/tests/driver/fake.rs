@@ -74,6 +74,11 @@ impl Fake {
         std::mem::take(&mut self.state.lock().log)
     }
 
+    /// Whether it was asked for this since [`Fake::told`] was called.
+    pub fn asked(&self, what: &str) -> bool {
+        self.state.lock().log.iter().any(|l| l == what)
+    }
+
     /// What a command in a container answers from now on.
     pub fn answers(&self, command: &str, code: i32) {
         self.state.lock().exec.insert(command.to_owned(), code);

@@ -2,4 +2,9 @@
 
 mod cluster;
 mod fake;
+
+mod adoption;
 mod life;
+mod node;
+mod probes;
+mod volumes;
