@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 use super::{
     Action,
-    backoff::{Backoff, Policy, go_duration},
+    backoff::{Backoff, Policy},
     probe::{ProbeKind, ProbeState},
 };
 use crate::spec;
@@ -111,6 +111,18 @@ pub struct Instance {
     pub hash: u32,
     /// Resources it runs with.
     pub resources: Option<ResourceRequirements>,
+}
+
+impl Life {
+    /// An end that nobody saw, noticed at `finished`.
+    pub fn lost(finished: Timestamp) -> Self {
+        Self::Exited {
+            finished,
+            exit_code: 137,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "The container could not be located when the pod was terminated".to_owned(),
+        }
+    }
 }
 
 impl Instance {
@@ -318,8 +330,12 @@ pub enum Happening {
     PreStop(String, Result<(), String>),
     /// The runtime refused to stop it: it will be told again.
     StopFailed(String),
-    /// A probe of the instance with this id answered.
-    Probed(String, String, ProbeKind, bool),
+    /// A probe of the instance with this id answered; `None`: it could not be asked, which counts for nothing.
+    Probed(String, String, ProbeKind, Option<bool>),
+    /// The runtime has no container of this id any more.
+    Lost(String, String),
+    /// Something that is needed and was not there may be there now: what failed for it is tried at once.
+    InputsChanged,
     /// Everything on the node is gone.
     Cleaned,
     /// Taking it away, or deleting the object, has to be tried again.
@@ -466,6 +482,22 @@ impl Observed {
                     }
                 });
             }
+            Happening::Lost(name, id) => {
+                let current = self.containers.get(&name).and_then(|s| s.current.clone());
+                if let Some(mut instance) = current.filter(|i| i.id == id && i.exit_code().is_none()) {
+                    instance.life = Life::lost(now);
+                    self.instance(pod, &name, instance);
+                }
+            }
+            Happening::InputsChanged => {
+                let wanting = ["FailedMount", "CreateContainerConfigError"];
+                let failures = self.containers.values_mut().filter_map(|s| s.failure.as_mut());
+                for failure in failures.chain(self.volume_failure.as_mut()) {
+                    if wanting.contains(&failure.reason.as_str()) {
+                        failure.retry_at = failure.retry_at.min(now);
+                    }
+                }
+            }
             Happening::Cleaned => (self.cleaning, self.clean) = (false, true),
             Happening::CleanFailed => (self.cleaning, self.deleting_object) = (false, false),
         }
@@ -529,7 +561,5 @@ impl Stop {
 fn failure(backoff: &mut Backoff, policy: &Policy, reason: &str, message: String, now: Timestamp) -> Failure {
     backoff.attempt(policy.retry, now, now);
     let wait = backoff.wait();
-    let message =
-        if reason == "ImagePullBackOff" { format!("{message} {}", go_duration(wait)) } else { message };
     Failure { reason: reason.to_owned(), message, retry_at: now + wait.max(SignedDuration::ZERO) }
 }

@@ -172,7 +172,7 @@ impl World {
 
     fn answer(&mut self, container: &str, kind: ProbeKind, success: bool) -> &mut Self {
         let id = self.seen.containers[container].current.clone().expect("an instance").id;
-        self.happen(Happening::Probed(container.into(), id, kind, success));
+        self.happen(Happening::Probed(container.into(), id, kind, Some(success)));
         self
     }
 
@@ -513,7 +513,7 @@ fn a_probe_result_of_a_former_instance_counts_for_nothing() {
     w.settle();
     let old = w.seen.containers["a"].current.clone().unwrap().id;
     w.exit("a", 1).settle();
-    w.happen(Happening::Probed("a".into(), old, ProbeKind::Liveness, false));
+    w.happen(Happening::Probed("a".into(), old, ProbeKind::Liveness, Some(false)));
     w.told();
     w.settle();
     assert_eq!(w.told(), "");
@@ -702,4 +702,47 @@ fn failed_mounts_are_tried_again_and_hold_the_containers_back() {
     w.held.clear();
     w.pass(1).settle();
     assert_eq!(w.told(), "volumes, start a 0");
+}
+
+#[test]
+fn a_probe_that_could_not_ask_counts_for_nothing_and_is_asked_again() {
+    let probe =
+        json!({"livenessProbe": {"exec": {"command": ["x"]}, "failureThreshold": 1, "periodSeconds": 5}});
+    let mut w = World::new(json!({"containers": [with(c("a"), probe)]}));
+    w.settle();
+    let id = w.seen.containers["a"].current.clone().unwrap().id;
+    w.happen(Happening::Probed("a".into(), id, ProbeKind::Liveness, None));
+    w.told();
+    w.settle();
+    assert_eq!(w.told(), "");
+    w.pass(5).settle();
+    assert_eq!(w.told(), "liveness a");
+}
+
+#[test]
+fn a_container_that_the_runtime_lost_has_ended_and_is_started_again() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.settle();
+    let id = w.seen.containers["a"].current.clone().unwrap().id;
+    w.happen(Happening::Lost("a".into(), "another".into()));
+    assert_eq!(w.state("a"), "running ready=true restarts=0");
+    w.happen(Happening::Lost("a".into(), id));
+    w.settle();
+    let last = w.status("a").last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    assert_eq!(w.state("a"), "running ready=true restarts=1");
+}
+
+#[test]
+fn what_waited_for_a_config_map_goes_on_when_one_changes() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.held = vec!["start"];
+    w.settle();
+    let why = "configmap \"x\" not found".to_owned();
+    w.happen(Happening::Started("a".into(), Err(("CreateContainerConfigError".into(), why))));
+    w.settle();
+    w.told();
+    w.happen(Happening::InputsChanged);
+    w.settle();
+    assert_eq!(w.told(), "start a 0");
 }

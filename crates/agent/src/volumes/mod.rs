@@ -66,6 +66,23 @@ pub fn set_up(
     Ok(places)
 }
 
+/// Renews what [`set_up`] made from API objects; everything else is left as it is.
+pub fn renew(
+    dir: &Path,
+    pod: &k8s_openapi::api::core::v1::Pod,
+    objects: &Objects<'_>,
+) -> Result<(), VolumeError> {
+    let spec = crate::spec::spec(pod);
+    let group = spec.security_context.as_ref().and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
+    for volume in spec.volumes.iter().flatten() {
+        let Some(payload) = sources::payload(volume, pod, objects) else { continue };
+        let payload = payload.map_err(|why| VolumeError::Source { volume: volume.name.clone(), why })?;
+        atomic::write(&dir.join("volumes").join(&volume.name), &payload, group)
+            .map_err(|source| VolumeError::Io { volume: volume.name.clone(), source })?;
+    }
+    Ok(())
+}
+
 fn one(
     dir: &Path,
     volume: &Volume,
