@@ -5,7 +5,7 @@ mod host;
 mod rates;
 pub(super) mod summary;
 
-use std::{collections::HashMap, io, path::Path, sync::Arc};
+use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_cri::v1 as cri;
@@ -18,8 +18,8 @@ use summary::{
     Container, Cpu, Fs, Interface, Memory, Network, Node, Pod, PodRef, Processes, RuntimeFs, Summary, Swap,
 };
 
-/// Counters that nobody has looked at for so many nanoseconds are forgotten.
-const FORGOTTEN: i64 = 3600 * 1_000_000_000;
+/// Counters that nobody has looked at for so long are forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
 
 /// What is remembered between two requests.
 #[derive(Default)]
@@ -79,7 +79,7 @@ impl Stats {
                 pod.containers.iter_mut().for_each(|c| c.rootfs = None);
             }
         }
-        self.rates.forget_before(nanos(now) - FORGOTTEN);
+        self.rates.forget(FORGOTTEN);
         Ok(Summary { node, pods: all })
     }
 

@@ -1,6 +1,9 @@
 //! How fast counters rise: from two looks at them, taken when somebody asks.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -13,6 +16,7 @@ struct Look {
     at: i64,
     count: u64,
     rate: Option<u64>,
+    looked: Instant,
 }
 
 /// The last looks.
@@ -24,7 +28,7 @@ impl Rates {
     pub(super) fn per_second(&self, key: &str, at: i64, count: u64) -> Option<u64> {
         let mut looks = self.0.lock();
         let Some(last) = looks.get_mut(key).filter(|last| last.count <= count && last.at <= at) else {
-            looks.insert(key.to_owned(), Look { at, count, rate: None });
+            looks.insert(key.to_owned(), Look { at, count, rate: None, looked: Instant::now() });
             return None;
         };
         let apart = at - last.at;
@@ -32,13 +36,13 @@ impl Rates {
             return last.rate;
         }
         let rate = u128::from(count - last.count) * 1_000_000_000 / apart.unsigned_abs() as u128;
-        *last = Look { at, count, rate: u64::try_from(rate).ok() };
+        *last = Look { at, count, rate: u64::try_from(rate).ok(), looked: Instant::now() };
         last.rate
     }
 
-    /// Forgets counters that were not looked at since.
-    pub(super) fn forget_before(&self, at: i64) {
-        self.0.lock().retain(|_, look| look.at >= at);
+    /// Forgets counters that nobody has looked at for so long.
+    pub(super) fn forget(&self, after: Duration) {
+        self.0.lock().retain(|_, look| look.looked.elapsed() < after);
     }
 }
 
@@ -71,8 +75,9 @@ mod tests {
     fn counters_that_have_gone_are_forgotten() {
         let rates = Rates::default();
         rates.per_second("a", SECOND, 1);
-        rates.per_second("b", 2 * SECOND, 1);
-        rates.forget_before(2 * SECOND);
-        assert_eq!(rates.0.lock().keys().collect::<Vec<_>>(), ["b"]);
+        rates.forget(Duration::from_secs(60));
+        assert_eq!(rates.0.lock().len(), 1);
+        rates.forget(Duration::ZERO);
+        assert!(rates.0.lock().is_empty());
     }
 }
