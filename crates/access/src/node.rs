@@ -165,11 +165,7 @@ impl NodeAuthorizer {
                 .needs(node, "serviceaccounts", request)
                 .then_some(())
                 .ok_or("no relationship found between node and this object"),
-<<<<<<< HEAD
-            ("", "nodes") if matches!(verb, "get" | "list" | "watch") => {
-=======
             ("", "nodes") if read_one => {
->>>>>>> agent
                 (request.name == node).then_some(()).ok_or("node can only read its own Node object")
             }
             ("", "pods") if verb == "get" => Ok(()),

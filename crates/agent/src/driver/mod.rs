@@ -49,7 +49,7 @@ pub struct Agent {
 impl Agent {
     /// An agent of this configuration.
     pub fn new(config: Config) -> Self {
-        let port = config.server.as_ref().map(|s| s.listen.port()).filter(|p| *p > 0);
+        let port = config.server.as_ref().and_then(|s| s.listener.local_addr().ok()).map(|a| a.port());
         Self { config, registry: Arc::default(), port, netns: None }
     }
 

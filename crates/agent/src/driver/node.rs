@@ -321,6 +321,8 @@ impl Keeper {
             },
             spec: Some(NodeSpec {
                 taints: Some(config.taints.clone()).filter(|t| !t.is_empty()),
+                pod_cidr: config.pod_cidr.clone(),
+                pod_cidrs: config.pod_cidr.clone().map(|cidr| vec![cidr]),
                 ..NodeSpec::default()
             }),
             status: Some(status(config, &self.facts, &[], Timestamp::now())),

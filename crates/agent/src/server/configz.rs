@@ -9,7 +9,7 @@ use super::{
 
 pub(super) fn serve(kubelet: &Kubelet) -> Reply {
     let config = &kubelet.config;
-    let listen = config.server.as_ref().map(|s| s.listen);
+    let listen = config.server.as_ref().and_then(|s| s.listener.local_addr().ok());
     let reserved = config
         .reserved
         .iter()

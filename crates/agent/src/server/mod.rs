@@ -61,7 +61,9 @@ pub async fn run(config: Config, pods: Arc<dyn Pods>, shutdown: CancellationToke
     let Some(server) = config.server.clone() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the agent is not told to serve"));
     };
-    let listener = TcpListener::bind(server.listen).await?;
+    let listener = server.listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let kubelet = Arc::new(Kubelet {
         auth: Auth::new(config.client.clone(), config.node_name.clone()),

@@ -442,7 +442,10 @@ impl Node {
             reserved: BTreeMap::new(),
             max_pods: 110,
             policy: Default::default(),
-            server: Some(ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), tls: Arc::new(tls) }),
+            server: Some(ServerConfig {
+                listener: Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap()),
+                tls: Arc::new(tls),
+            }),
         };
         let logs = config.log_dir("shop", "web", "u-1");
         for folder in ["app", "side"] {

@@ -180,10 +180,10 @@ impl Shared<'_> {
                 tracing::error!(%error, "the node's services are no longer brought up to date");
             }
         });
-        self.start_agent(place, &folder, runtime, nodes)
+        self.start_agent(place, &folder, runtime, nodes).await
     }
 
-    fn start_agent(
+    async fn start_agent(
         &self,
         place: &Place,
         folder: &Path,
@@ -228,11 +228,16 @@ impl Shared<'_> {
             pod_cidr: Some(place.pods.to_string()),
             server: Some(agent::config::ServerConfig { listener: Arc::new(listener), tls }),
         };
-        let mut agent = Agent::new(config);
+        let shutdown = nodes.shutdown.clone();
+        let mut agent = Agent::new(config.clone());
+        let api = agent::server::run(config, agent.pods(), shutdown.clone()).await?;
+        nodes.agents.spawn(async move {
+            // Ends with the shutdown; a panic in it was told by its own hook.
+            let _ = api.task.await;
+        });
         if let Some(netns) = &place.netns {
             agent = agent.within(netns.clone());
         }
-        let shutdown = nodes.shutdown.clone();
         nodes.agents.spawn(async move {
             if let Err(error) = agent.run(shutdown).await {
                 tracing::error!(%error, "a node's agent has ended");
