@@ -17,7 +17,7 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{cost, exec, image, logs, ps, run, status, top, why};
+use commands::{build, cost, exec, image, logs, ps, run, status, top, why};
 use data::Data;
 
 /// Containers, images, a Kubernetes-compatible cluster, and what it costs, in one program.
@@ -48,6 +48,9 @@ enum Command {
     /// The cluster on one screen.
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusCommand),
+    /// Build an image from a Dockerfile.
+    #[command(after_help = build::EXAMPLES)]
+    Build(build::BuildCommand),
     /// Images in the cluster's own store.
     #[command(subcommand, after_help = image::EXAMPLES)]
     Image(image::ImageCommand),
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Down(down) => done(down.run(&data)),
         Command::Kubeconfig => done(kubeconfig::print(&data)),
         Command::Status(command) => done(command.run(&data)),
+        Command::Build(command) => done(command.run(&data)),
         Command::Image(command) => done(command.run(&data)),
         Command::Run(command) => command.run(&data),
         Command::Ps(command) => done(command.run(&data)),

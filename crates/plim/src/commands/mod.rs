@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub mod build;
 pub mod cost;
 pub mod exec;
 pub mod image;
