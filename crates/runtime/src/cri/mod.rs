@@ -34,6 +34,7 @@ use crate::{
     Error, PodNetwork, Result,
     cgroup::{self, Cgroups},
     client::Link,
+    holder::wire::Request,
     seccomp::Filters,
 };
 
@@ -43,17 +44,17 @@ pub trait StreamUrls: Send + Sync {
     ///
     /// # Errors
     /// When the server takes no more.
-    fn exec(&self, request: cri::ExecRequest) -> Result<String, Status>;
+    fn exec(&self, request: &cri::ExecRequest) -> Result<String, Status>;
     /// See `exec`.
     ///
     /// # Errors
     /// See `exec`.
-    fn attach(&self, request: cri::AttachRequest) -> Result<String, Status>;
+    fn attach(&self, request: &cri::AttachRequest) -> Result<String, Status>;
     /// See `exec`.
     ///
     /// # Errors
     /// See `exec`.
-    fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String, Status>;
+    fn port_forward(&self, request: &cri::PortForwardRequest) -> Result<String, Status>;
 }
 
 /// Settings of a runtime.
@@ -192,6 +193,22 @@ impl Runtime {
     /// Names the streaming server, once.
     pub fn set_stream_urls(&self, urls: Arc<dyn StreamUrls>) {
         let _ = self.urls.set(urls);
+    }
+
+    /// PID of the holder.
+    pub fn holder_pid(&self) -> i32 {
+        self.link().pid()
+    }
+
+    /// Ends everything that runs and, as soon as this runtime is dropped, the holder too: for a node that goes away.
+    ///
+    /// # Errors
+    /// When a sandbox cannot be stopped.
+    pub async fn end(&self) -> Result<(), Status> {
+        let sandboxes: Vec<String> = self.tables.lock().sandboxes.keys().cloned().collect();
+        let stops = sandboxes.iter().map(|id| self.stop_sandbox(id));
+        futures::future::try_join_all(stops).await?;
+        self.link().tell(Request::Private).await.map_err(internal("end the holder"))
     }
 
     fn link(&self) -> Link {
