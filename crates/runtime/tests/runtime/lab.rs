@@ -370,27 +370,27 @@ impl Drop for Lab {
         }
         self.clean_up();
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let group = controller.path().join(self.parent.trim_start_matches('/'));
-            let mut todo = vec![group];
-            while let Some(dir) = todo.pop() {
-                let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-                for pid in pids.lines().filter_map(|l| l.parse::<i32>().ok()) {
-                    unsafe { libc::kill(pid, libc::SIGKILL) };
-                }
-                todo.extend(
-                    fs::read_dir(&dir)
-                        .into_iter()
-                        .flatten()
-                        .flatten()
-                        .map(|e| e.path())
-                        .filter(|p| p.is_dir()),
-                );
-            }
+            remove_group(&controller.path().join(self.parent.trim_start_matches('/')));
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let here = self.dir.path().display().to_string();
         for at in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| p.starts_with(&here)) {
             let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
         }
+    }
+}
+
+/// Ends what is in a cgroup, and removes it.
+fn remove_group(dir: &Path) {
+    for below in fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+        remove_group(&below);
+    }
+    while dir.exists() && fs::remove_dir(dir).is_err() {
+        let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|l| l.parse::<i32>().ok()) {
+            // SAFETY: numbers only; what is in the test's own cgroup is the test's own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        std::thread::yield_now();
     }
 }
