@@ -40,6 +40,7 @@ struct Asked {
 pub struct Link {
     calls: mpsc::UnboundedSender<Asked>,
     next: Arc<AtomicU64>,
+    pid: i32,
 }
 
 /// Ends of processes, in order; closed when the connection is lost.
@@ -60,9 +61,10 @@ pub async fn open(command: &[OsString], dir: &Path) -> io::Result<(Link, Vec<Sta
             connect_to(dir)?
         }
     };
-    let (link, exits) = Link::over(socket)?;
+    let (mut link, exits) = Link::over(socket)?;
     match link.call(Request::Hello, Vec::new()).await? {
-        (Answer::State { version, processes }, _) if version >= holder::wire::VERSION => {
+        (Answer::State { version, pid, processes }, _) if version >= holder::wire::VERSION => {
+            link.pid = pid;
             Ok((link, processes, exits))
         }
         (Answer::State { .. }, _) => Err(io::Error::other("the holder is of an older version")),
@@ -93,7 +95,7 @@ impl Link {
                 let _ = answer.send(Err(lost()));
             }
         });
-        Ok((Link { calls, next: Arc::new(AtomicU64::new(1)) }, exits))
+        Ok((Link { calls, next: Arc::new(AtomicU64::new(1)), pid: 0 }, exits))
     }
 
     /// Asks for something and waits for the answer.
@@ -122,6 +124,11 @@ impl Link {
         if let Ok(message) = Outgoing::new(&Call { number, request }, Vec::new()) {
             let _ = self.calls.send(Asked { number, message, answer: oneshot::channel().0 });
         }
+    }
+
+    /// PID of the holder.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Whether the holder is still there.

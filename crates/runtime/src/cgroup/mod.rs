@@ -90,17 +90,6 @@ pub trait Cgroups: Send + Sync {
     /// 1 or 2.
     fn version(&self) -> u8;
 
-    /// Ends every process in the group and waits for that.
-    ///
-    /// # Errors
-    /// When they cannot be found or killed.
-    fn kill(&self, path: &str) -> io::Result<()> {
-        for directory in self.directories(path) {
-            end_all(&directory)?;
-        }
-        Ok(())
-    }
-
     /// Ends what is in the group and the groups below, and removes them. One that is not there is fine.
     ///
     /// # Errors

@@ -44,17 +44,17 @@ pub trait StreamUrls: Send + Sync {
     ///
     /// # Errors
     /// When the server takes no more.
-    fn exec(&self, request: cri::ExecRequest) -> Result<String, Status>;
+    fn exec(&self, request: &cri::ExecRequest) -> Result<String, Status>;
     /// See `exec`.
     ///
     /// # Errors
     /// See `exec`.
-    fn attach(&self, request: cri::AttachRequest) -> Result<String, Status>;
+    fn attach(&self, request: &cri::AttachRequest) -> Result<String, Status>;
     /// See `exec`.
     ///
     /// # Errors
     /// See `exec`.
-    fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String, Status>;
+    fn port_forward(&self, request: &cri::PortForwardRequest) -> Result<String, Status>;
 }
 
 /// Settings of a runtime.
@@ -195,16 +195,25 @@ impl Runtime {
         let _ = self.urls.set(urls);
     }
 
-    /// Ends the holder, and every process it still has. The folder can be opened again, or removed.
+    /// PID of the holder.
+    pub fn holder_pid(&self) -> i32 {
+        self.link().pid()
+    }
+
+    /// Ends everything that runs, then the holder, and waits until it is gone: for a node that goes away. Nobody else may
+    /// hold this runtime any more.
     ///
     /// # Errors
-    /// When the holder cannot be told, or its end not be seen.
-    pub async fn end(self: Arc<Runtime>) -> Result<()> {
-        self.link().tell(Request::Private).await.map_err(Error::io("tell the holder to end"))?;
+    /// When a sandbox cannot be stopped, the holder not be told, or its end not be seen.
+    pub async fn end(self: Arc<Runtime>) -> Result<(), Status> {
+        let sandboxes: Vec<String> = self.tables.lock().sandboxes.keys().cloned().collect();
+        let stops = sandboxes.iter().map(|id| self.stop_sandbox(id));
+        futures::future::try_join_all(stops).await?;
+        self.link().tell(Request::Private).await.map_err(internal("end the holder"))?;
         let dir = self.config.dir.clone();
         drop(self);
         let gone = tokio::task::spawn_blocking(move || crate::holder::wait_for_end(&dir)).await;
-        gone.map_err(std::io::Error::other).flatten().map_err(Error::io("wait for the end of the holder"))
+        gone.map_err(std::io::Error::other).flatten().map_err(internal("wait for the end of the holder"))
     }
 
     fn link(&self) -> Link {

@@ -254,7 +254,12 @@ impl Runtime {
         let security = record.security();
         let mut mounts = Vec::new();
         for mount in &record.config.mounts {
-            mounts.push(self.mount(mount, security.privileged)?);
+            let mut mount = self.mount(mount, security.privileged)?;
+            if let (true, [_]) = (mount.image, mount.source.as_slice()) {
+                // overlayfs wants two folders; the mount point of the root is an empty one
+                mount.source.push(self.container_dir(&record.id).join("rootfs"));
+            }
+            mounts.push(mount);
         }
         let dir = self.sandbox_dir(&sandbox.id);
         for name in ["resolv.conf", "hostname", "hosts"] {

@@ -220,13 +220,13 @@ impl RuntimeService for Runtime {
         if r.cmd.is_empty() || !(r.stdin || r.stdout || r.stderr) {
             return Err(Status::invalid_argument("an exec needs a command and at least one stream"));
         }
-        ok(cri::ExecResponse { url: self.urls()?.exec(r)? })
+        ok(cri::ExecResponse { url: self.urls()?.exec(&r)? })
     }
 
     async fn attach(&self, r: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
         let mut r = r.into_inner();
         r.container_id = self.require_running(&r.container_id)?;
-        ok(cri::AttachResponse { url: self.urls()?.attach(r)? })
+        ok(cri::AttachResponse { url: self.urls()?.attach(&r)? })
     }
 
     async fn port_forward(&self, r: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
@@ -236,7 +236,7 @@ impl RuntimeService for Runtime {
             return Err(Status::failed_precondition(format!("the sandbox {} is not ready", record.id)));
         }
         r.pod_sandbox_id = record.id;
-        ok(cri::PortForwardResponse { url: self.urls()?.port_forward(r)? })
+        ok(cri::PortForwardResponse { url: self.urls()?.port_forward(&r)? })
     }
 
     async fn container_stats(

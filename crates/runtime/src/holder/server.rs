@@ -365,7 +365,8 @@ impl Server {
                     },
                 };
                 let processes = self.processes.iter().filter(|(_, p)| p.owner.is_none()).map(state).collect();
-                return Ok(Answer::State { version: super::wire::VERSION, processes });
+                let pid = std::process::id() as i32;
+                return Ok(Answer::State { version: super::wire::VERSION, pid, processes });
             }
             Request::Private => {
                 if let Some(connection) = self.connections.get_mut(&number) {

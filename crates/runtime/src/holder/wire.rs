@@ -117,6 +117,9 @@ pub enum Answer {
     State {
         /// Version of the protocol.
         version: u32,
+        /// PID of the holder.
+        #[serde(default)]
+        pid: i32,
         /// All there is.
         processes: Vec<State>,
     },

@@ -169,13 +169,16 @@ fn prepare(
     exec(&program, process, &env)
 }
 
+/// The holder blocks and ignores some; a program finds them all as they are by default.
 fn reset_signals() {
-    // SAFETY: plain calls on local memory; the holder blocks signals and ignores SIGPIPE, its children shall not.
+    // SAFETY: plain calls on local memory; a number that is no signal, or one that cannot be set, is refused.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! host. Nothing here needs to be undone: with the namespace, all of it goes.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -154,7 +153,7 @@ fn open_source(root: &Root) -> Result<OwnedFd, Failure> {
 }
 
 /// A detached overlay; `lower` has the topmost first.
-pub fn overlay(
+fn overlay(
     lower: &[impl AsRef<Path>],
     upper: Option<(&Path, &Path)>,
     attributes: MountAttrFlags,
@@ -369,16 +368,11 @@ fn mount_source(mount: &Mount) -> Result<OwnedFd, Failure> {
     Ok(tree)
 }
 
-/// Image volumes: the layers of an image, read-only.
+/// Image volumes: the layers of an image, read-only. Even one layer goes through overlayfs, which reads its own marks.
 fn image_source(mount: &Mount) -> Result<OwnedFd, Failure> {
     let attributes = NOSUID | NODEV | RDONLY;
     let tree = match mount.source.as_slice() {
         [] => detached("tmpfs", &[("size", "4k")], attributes).doing("make an empty volume")?,
-        [only] => {
-            let tree = clone_host_tree(only, false).doing("open the layer")?;
-            mount_setattr(tree.as_fd(), false, attributes, libc::MS_PRIVATE).doing("set its flags")?;
-            tree
-        }
         layers => overlay(layers, None, attributes)?,
     };
     if mount.sub_path.is_empty() {
@@ -429,22 +423,4 @@ fn existing(new: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Failure>
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error).doing_with(|| format!("open {path}")),
     }
-}
-
-/// A detached overlay attached to a folder of the host.
-///
-/// # Errors
-/// When the kernel refuses it.
-pub fn mount_overlay(lower: &[impl AsRef<Path>], upper: &Path, work: &Path, at: &Path) -> io::Result<()> {
-    let tree =
-        overlay(lower, Some((upper, work)), MountAttrFlags::empty()).map_err(|f| io::Error::other(f.0))?;
-    let target = rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(rustix::mount::move_mount(
-        tree.as_fd(),
-        "",
-        target.as_fd(),
-        "",
-        rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
-            | rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-    )?)
 }

@@ -114,18 +114,38 @@ impl Lab {
     }
 
     pub async fn open(&mut self) {
-        self.runtime = Some(Runtime::open(self.config()).await.unwrap());
+        self.open_with(self.config()).await;
     }
 
-    /// As a restart of the program does: everything of the runtime goes, the holder stays.
-    pub async fn restart(&mut self) {
+    pub async fn open_with(&mut self, config: RuntimeConfig) {
+        self.runtime = Some(Runtime::open(config).await.unwrap());
+    }
+
+    /// As the end of the program does: everything of the runtime goes, the holder stays.
+    pub async fn close(&mut self) {
         let old = self.runtime.take().unwrap();
         let weak = Arc::downgrade(&old);
         drop(old);
         while weak.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    pub async fn restart(&mut self) {
+        self.close().await;
         self.open().await;
+    }
+
+    /// Waits until a log has this line.
+    pub async fn wait_for_output(&self, name: &str, line: &str) {
+        let wait = async {
+            while !self.output(name).lines().any(|l| l.trim_end() == line) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
+            panic!("no line {line:?} in {:?}", self.output(name));
+        }
     }
 
     pub fn runtime(&self) -> &Arc<Runtime> {
@@ -305,15 +325,6 @@ impl Lab {
         self.runtime().remove_pod_sandbox(Request::new(request)).await.unwrap();
     }
 
-    /// PID of the holder: who has its lock.
-    pub fn holder(&self) -> i32 {
-        use std::os::unix::fs::MetadataExt;
-        let inode = fs::metadata(self.dir.path().join("node/holder.lock")).unwrap().ino();
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        let line = locks.lines().find(|l| l.contains("FLOCK") && l.contains(&format!(":{inode} "))).unwrap();
-        line.split_whitespace().nth(4).unwrap().parse().unwrap()
-    }
-
     /// Removes everything and verifies that nothing is left.
     pub async fn end(mut self) {
         let list =
@@ -340,8 +351,8 @@ impl Lab {
     }
 
     fn clean_up(&mut self) {
-        if self.runtime.take().is_some() {
-            unsafe { libc::kill(self.holder(), libc::SIGKILL) };
+        if let Some(runtime) = self.runtime.take() {
+            unsafe { libc::kill(runtime.holder_pid(), libc::SIGKILL) };
         }
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let group = controller.path().join(self.parent.trim_start_matches('/'));
@@ -359,27 +370,27 @@ impl Drop for Lab {
         }
         self.clean_up();
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let group = controller.path().join(self.parent.trim_start_matches('/'));
-            let mut todo = vec![group];
-            while let Some(dir) = todo.pop() {
-                let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-                for pid in pids.lines().filter_map(|l| l.parse::<i32>().ok()) {
-                    unsafe { libc::kill(pid, libc::SIGKILL) };
-                }
-                todo.extend(
-                    fs::read_dir(&dir)
-                        .into_iter()
-                        .flatten()
-                        .flatten()
-                        .map(|e| e.path())
-                        .filter(|p| p.is_dir()),
-                );
-            }
+            remove_group(&controller.path().join(self.parent.trim_start_matches('/')));
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let here = self.dir.path().display().to_string();
         for at in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| p.starts_with(&here)) {
             let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
         }
+    }
+}
+
+/// Ends what is in a cgroup, and removes it.
+fn remove_group(dir: &Path) {
+    for below in fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+        remove_group(&below);
+    }
+    while dir.exists() && fs::remove_dir(dir).is_err() {
+        let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|l| l.parse::<i32>().ok()) {
+            // SAFETY: numbers only; what is in the test's own cgroup is the test's own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        std::thread::yield_now();
     }
 }
