@@ -7,6 +7,7 @@
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
 //! [`pod_template`], [`node_fit`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod deployment;
 pub mod driver;
 pub mod node_fit;
 pub mod ownership;

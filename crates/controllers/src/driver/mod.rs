@@ -5,8 +5,14 @@
 //! shell around them: watches, requests, events.
 
 pub mod core;
+mod discovery;
+mod events;
 pub mod execute;
 pub mod registry;
+mod requests;
+mod shell;
+mod watches;
 
 pub use core::{Core, Id, Work};
 pub use execute::{Answer, Report, Server, execute};
+pub use shell::run;

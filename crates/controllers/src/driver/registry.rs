@@ -6,6 +6,7 @@ use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::watches::{Watch, Watches};
 use crate::world::{Kind, Seen};
 
 /// A type: how to read an object of it, and how to watch it.
@@ -14,6 +15,8 @@ pub struct Typed {
     pub kind: Kind,
     /// From JSON.
     pub decode: fn(Value) -> Result<Arc<dyn Seen>, serde_json::Error>,
+    /// Watches them for ever.
+    pub watch: Watch,
 }
 
 fn decode<K: Seen + DeserializeOwned>(value: Value) -> Result<Arc<dyn Seen>, serde_json::Error> {
@@ -25,7 +28,7 @@ macro_rules! types {
         /// Every kind that a loop may name in [`crate::Controller::watches`].
         #[must_use]
         pub fn types() -> Vec<Typed> {
-            vec![$(Typed { kind: Kind::of::<$type>(), decode: decode::<$type> }),*]
+            vec![$(Typed { kind: Kind::of::<$type>(), decode: decode::<$type>, watch: Watches::typed::<$type> }),*]
         }
     };
 }
