@@ -22,6 +22,7 @@ pub mod world;
 // the loops of the cluster itself
 pub mod about;
 pub mod backends;
+pub mod cluster_loops;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;

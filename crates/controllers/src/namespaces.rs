@@ -10,6 +10,8 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
+use serde_json::Value;
+
 use crate::{Change, Controller, Failure, Key, Kind, Outcome, Plan, Target, World, Write, world::Served};
 
 /// The finalizer in `spec` that this loop answers for.
@@ -42,7 +44,9 @@ impl Controller for Namespaces {
     }
 
     fn reconcile(&self, key: &Key, world: &World, last: &Outcome, now: Timestamp) -> Plan {
-        let Some(namespace) = world.get::<Namespace>("", &key.name) else { return Plan::none() };
+        let Some(namespace) = world.get::<Namespace>("", &key.name) else {
+            return Plan { memory: Some(Value::Null), ..Plan::none() };
+        };
         let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.as_deref()).unwrap_or_default();
         if namespace.metadata.deletion_timestamp.is_none() || finalizers.is_empty() {
             return Plan::none();
@@ -55,20 +59,59 @@ impl Controller for Namespaces {
         let pods = Kind::of::<Pod>();
         kinds.sort_by_key(|kind| **kind != pods);
         let content = Content::of(world, &kinds, &key.name, last);
-        let first = if content.counts.contains_key("pods.") { 1 } else { kinds.len() };
-        let mut plan = Plan::none();
         if content.counts.is_empty() {
-            plan.all(kinds.iter().map(|kind| none_left(kind, &key.name)).collect());
-            plan.then(finalize(&namespace));
-            return plan;
+            return leave(&namespace, &kinds, last);
         }
+        let mut plan = Plan { memory: Some(Value::Null), ..Plan::none() };
         if let Some(status) = status(&namespace, &content, now) {
             plan.then(status);
         }
-        let left = kinds.iter().take(first).filter(|kind| content.to_delete.contains(*kind));
-        plan.all(left.map(|kind| delete_all(kind, &key.name)).collect());
+        let left = kinds.iter().filter(|kind| content.to_delete.contains(*kind));
+        if content.counts.contains_key("pods.") || content.to_delete.contains(&&pods) {
+            plan.all(left.filter(|kind| ***kind == pods).map(|kind| delete_all(kind, &key.name)).collect());
+            return plan;
+        }
+        let rest: Vec<Write> = left.map(|kind| delete_all(kind, &key.name)).collect();
+        if !rest.is_empty() {
+            plan.then(none_left(&pods, &key.name));
+            plan.all(rest);
+        }
         plan
     }
+}
+
+/// Nothing is seen in the namespace any more. The server has the last word, kind by kind: what it still has is deleted, and
+/// when it has nothing, the namespace may go. Nothing can be made in it, so a kind is asked about only until it was empty
+/// once; the memory is those that have not been.
+fn leave(namespace: &Namespace, kinds: &[&Kind], last: &Outcome) -> Plan {
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let id = |kind: &Kind| format!("{}.{}", kind.plural, kind.group);
+    let known: Option<Vec<String>> = serde_json::from_value(last.memory.clone()).ok();
+    let failed = |kind: &Kind| last.failures.iter().any(|f| concerns(f, kind));
+    let refused = last.failures.iter().any(|f| matches!(f.write, Write::RequireNone { .. }));
+    let mut open: Vec<&Kind> = kinds.to_vec();
+    match known {
+        // those of the step that failed; after the step about pods nothing else was asked
+        Some(_) if refused && !failed(&Kind::of::<Pod>()) => open.retain(|kind| failed(kind)),
+        Some(known) => open.retain(|kind| known.contains(&id(kind))),
+        None => {}
+    }
+    let mut plan = Plan {
+        memory: serde_json::to_value(open.iter().map(|k| id(k)).collect::<Vec<_>>()).ok(),
+        ..Plan::none()
+    };
+    // pods first
+    let (pods, rest): (Vec<&Kind>, Vec<&Kind>) = open.iter().partition(|kind| is_pods(kind));
+    for part in [pods, rest] {
+        plan.all(part.iter().filter(|kind| failed(kind)).map(|kind| delete_all(kind, name)).collect());
+        plan.all(part.iter().map(|kind| none_left(kind, name)).collect());
+    }
+    plan.then(finalize(namespace));
+    plan
+}
+
+fn is_pods(kind: &Kind) -> bool {
+    *kind == Kind::of::<Pod>()
 }
 
 fn delete_all(kind: &Kind, namespace: &str) -> Write {
@@ -116,14 +159,11 @@ impl<'a> Content<'a> {
                 }
             }
             // the server saw more than we do: a kind that is not watched, or an object that is very new
-            let failed = last.failures.iter().find(|f| concerns(f, kind));
-            if count == 0 && failed.is_some() {
-                count = 1;
-            }
+            let failed = last.failures.iter().any(|f| concerns(f, kind));
             if count > 0 {
                 content.counts.insert(format!("{}.{}", kind.plural, kind.group), count);
             }
-            if untouched || failed.is_some() {
+            if untouched || failed {
                 content.to_delete.push(kind);
             }
         }
@@ -226,7 +266,7 @@ fn status(namespace: &Namespace, content: &Content<'_>, now: Timestamp) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::fixtures::{add, key, noon, plan, pod, remove, updated, world, writes};
@@ -309,6 +349,34 @@ mod tests {
         let last = Outcome { failures: vec![failure], tries: 1, memory: Value::Null };
         let plan = Namespaces.reconcile(&key("", "shop"), &world, &last, noon());
         assert_eq!(collections(&plan), ["configmaps"]);
+    }
+
+    #[test]
+    fn a_kind_that_was_empty_once_is_not_asked_about_again() {
+        let mut world = world([going()]);
+        world.set_served(served());
+        let asked = |plan: &Plan| -> Vec<String> {
+            let kinds = writes(plan).into_iter().filter_map(|w| match w {
+                Write::RequireNone { kind, .. } => Some(kind.plural.to_string()),
+                _ => None,
+            });
+            kinds.collect()
+        };
+        let first = plan(&Namespaces, &world, "", "shop");
+        assert_eq!(asked(&first), ["pods", "configmaps"]);
+        let after = |write: &Write| {
+            let failure = Failure {
+                write: write.clone(),
+                code: 0,
+                reason: String::new(),
+                message: String::new(),
+                causes: Vec::new(),
+            };
+            let last = Outcome { failures: vec![failure], tries: 1, memory: first.memory.clone().unwrap() };
+            asked(&Namespaces.reconcile(&key("", "shop"), &world, &last, noon()))
+        };
+        assert_eq!(after(&first.steps[1][0]), ["configmaps"]);
+        assert_eq!(after(&first.steps[0][0]), ["pods", "configmaps"], "nothing but pods was asked about");
     }
 
     #[test]

@@ -77,11 +77,11 @@ fn failure(write: &Write, error: &std::io::Error) -> Failure {
 ///
 /// # Errors
 /// As [`Directories`].
-pub fn perform(write: &Write, directories: &dyn Directories) -> Result<(), Failure> {
+pub fn perform(write: &Write, directories: &dyn Directories) -> Result<(), Box<Failure>> {
     let done = match write {
         Write::MakeDirectory { node, path } => directories.make(node, path),
         Write::RemoveDirectory { node, path } => directories.remove(node, path),
         _ => Ok(()),
     };
-    done.map_err(|error| failure(write, &error))
+    done.map_err(|error| Box::new(failure(write, &error)))
 }

@@ -4,7 +4,7 @@
 //! change. That is the key's memory. Before a node is given up, its lease is compared with the server's, so that a watch
 //! that has fallen behind condemns nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::{
@@ -30,6 +30,9 @@ struct Heard {
     heartbeat: Option<Timestamp>,
     /// When one of these was last seen to change.
     at: Timestamp,
+    /// UIDs of the pods that were marked not ready since the node is silent. Each is marked once: a kubelet that lives and
+    /// cannot renew its lease would say otherwise for ever.
+    marked: BTreeSet<String>,
 }
 
 fn reference(name: &str, uid: &str) -> ObjectReference {
@@ -69,18 +72,23 @@ pub(super) fn reconcile(
     let uid = node.metadata.uid.clone().unwrap_or_default();
     let lease = world.get::<Lease>(LEASES, name);
     let known = serde_json::from_value::<Heard>(last.memory.clone()).ok().filter(|h| h.uid == uid);
-    let heard = listen(node, &uid, lease.as_deref(), known.as_ref(), now);
+    let mut heard = listen(node, &uid, lease.as_deref(), known.as_ref(), now);
     if known.is_none() {
         let message = format!("Node {name} event: Registered Node {name} in Controller");
         plan.notes.push(note(reference(name, &uid), "RegisteredNode", message));
     }
     let grace = if condition(node, "Ready").is_some() { lifecycle.grace } else { lifecycle.startup_grace };
     let lost_at = heard.at.saturating_add(grace).unwrap_or(Timestamp::MAX);
-    plan.memory = serde_json::to_value(&heard).ok();
     let lost = lost_at <= now;
     if !lost {
         plan.wake(lost_at);
     }
+    if readiness(node) == "Unknown" {
+        mark_pods(name, world, now, &mut heard.marked, &mut plan);
+    } else {
+        heard.marked.clear();
+    }
+    plan.memory = serde_json::to_value(&heard).ok();
     if lost && let Some(unknown) = unknown(node, now) {
         if readiness(node) == "True" {
             let message = format!("Node {name} status is now: NodeNotReady");
@@ -92,13 +100,8 @@ pub(super) fn reconcile(
         plan.then(unknown);
         return plan;
     }
-    plan.steps.extend(labels(node).map(|write| vec![write]));
-    if plan.steps.is_empty() {
-        plan.steps.extend(taints::no_schedule(node, now).map(|write| vec![write]));
-    }
-    if readiness(node) == "Unknown" {
-        mark_pods(name, world, now, &mut plan);
-    }
+    let node_write = labels(node).or_else(|| taints::no_schedule(node, now));
+    plan.steps.extend(node_write.map(|write| vec![write]));
     plan
 }
 
@@ -115,7 +118,8 @@ fn listen(node: &Node, uid: &str, lease: Option<&Lease>, known: Option<&Heard>, 
         }
         _ => now,
     };
-    Heard { uid: uid.to_owned(), renewed, heartbeat, at }
+    let marked = known.map(|k| k.marked.clone()).unwrap_or_default();
+    Heard { uid: uid.to_owned(), renewed, heartbeat, at, marked }
 }
 
 /// What is no longer known of a node, if anything still is.
@@ -166,9 +170,14 @@ fn labels(node: &Node) -> Option<Write> {
 }
 
 /// Pods of a node that is not heard of are not ready: services must not send anything there.
-fn mark_pods(node: &str, world: &World, now: Timestamp, plan: &mut Plan) {
+fn mark_pods(node: &str, world: &World, now: Timestamp, marked: &mut BTreeSet<String>, plan: &mut Plan) {
     let mut writes = Vec::new();
-    for pod in world.pods_on(node).iter().filter(|pod| pod_state::is_ready(pod)) {
+    let pods = world.pods_on(node);
+    marked.retain(|uid| pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(uid)));
+    for pod in pods.iter().filter(|pod| pod_state::is_ready(pod)) {
+        if !marked.insert(pod.metadata.uid.clone().unwrap_or_default()) {
+            continue;
+        }
         let body = json!({"status": {"conditions": [{
             "type": "Ready", "status": "False", "lastTransitionTime": seconds(now),
             "observedGeneration": pod.metadata.generation,
