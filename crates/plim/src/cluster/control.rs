@@ -14,6 +14,7 @@ use access::{
 };
 use anyhow::{Context, Result};
 use apiserver::Server;
+use controllers::node_ipam::Range;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -68,6 +69,8 @@ pub struct Control {
     tasks: tokio::task::JoinSet<()>,
 }
 
+/// Bits of the prefix of a node's part of the pod addresses.
+const NODE_MASK: u8 = 24;
 /// The issuer of service account tokens, as upstream names it by default.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -135,7 +138,7 @@ impl Control {
         data.write(kubeconfig::FILE, &kubeconfig::text(&url, &authority.certificate, &admin))?;
         step.done();
         let mut control = Self { server, url, authority, store, tasks };
-        control.run_loops(addresses);
+        control.run_loops(data, addresses)?;
         Ok(control)
     }
 
@@ -148,7 +151,7 @@ impl Control {
     }
 
     /// Starts what works beside the server, each as a client of it.
-    fn run_loops(&mut self, addresses: &Addresses) {
+    fn run_loops(&mut self, data: &Data, addresses: &Addresses) -> Result<()> {
         let client = self.client("system:kube-scheduler", &[]);
         self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
         let client = self.client(
@@ -161,6 +164,18 @@ impl Control {
                 tracing::error!(%error, "LoadBalancer addresses are no longer given out");
             }
         });
+        let settings = controllers::cluster_loops::Settings {
+            ca: self.authority.certificate.clone(),
+            pod_networks: vec![Range::new(IpNet::V4(addresses.pods), NODE_MASK)?],
+            volumes: Some(std::path::absolute(data.folder("volumes")?)?),
+            disks: None,
+        };
+        let mut loops = controllers::all(&controllers::Options::default());
+        loops.extend(controllers::cluster_loops::loops(settings));
+        // Upstream gives every loop an account of its own; one process that has the store needs no such walls.
+        let client = self.client("system:kube-controller-manager", &["system:masters"]);
+        self.tasks.spawn(controllers::driver::run(client, loops));
+        Ok(())
     }
 
     /// Stops listening and closes the store.

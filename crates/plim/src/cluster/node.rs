@@ -280,16 +280,6 @@ pub async fn remove_all(data: &Data, machine: &Machine) -> Result<()> {
         let folder = folder(data, place)?;
         let pods = Pods::new(pod_net(&folder, machine, place)?);
         let runtime = open_runtime(&folder, machine, place, image::open(data)?, Arc::clone(&pods)).await?;
-        for (id, _) in sandboxes(&runtime).await? {
-            runtime
-                .stop_pod_sandbox(tonic::Request::new(cri::StopPodSandboxRequest {
-                    pod_sandbox_id: id.clone(),
-                }))
-                .await?;
-            runtime
-                .remove_pod_sandbox(tonic::Request::new(cri::RemovePodSandboxRequest { pod_sandbox_id: id }))
-                .await?;
-        }
         runtime.end().await?;
         agent::volumes::unmount_all(&folder.join("agent"))?;
         pods.cleanup()?;

@@ -115,7 +115,11 @@ impl BuildCommand {
         build.no_cache = self.no_cache;
         build.jobs = self.jobs.max(1);
         build.pull = if self.pull { PullPolicy::Always } else { PullPolicy::IfNotPresent };
-        build.secrets = self.secrets.iter().map(|s| Ok(Secret::parse(s)?)).collect::<Result<_>>()?;
+        build.secrets = self
+            .secrets
+            .iter()
+            .map(|s| Secret::parse(s).map_err(anyhow::Error::msg))
+            .collect::<Result<_>>()?;
         for name in &self.build_env {
             let value =
                 std::env::var(name).with_context(|| format!("--build-env {name}: no such variable"))?;
