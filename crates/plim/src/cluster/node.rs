@@ -251,14 +251,14 @@ impl Shared<'_> {
 struct Urls(streaming::Server);
 
 impl StreamUrls for Urls {
-    fn exec(&self, request: cri::ExecRequest) -> Result<String, tonic::Status> {
-        self.0.exec_url(&request)
+    fn exec(&self, request: &cri::ExecRequest) -> Result<String, tonic::Status> {
+        self.0.exec_url(request)
     }
-    fn attach(&self, request: cri::AttachRequest) -> Result<String, tonic::Status> {
-        self.0.attach_url(&request)
+    fn attach(&self, request: &cri::AttachRequest) -> Result<String, tonic::Status> {
+        self.0.attach_url(request)
     }
-    fn port_forward(&self, request: cri::PortForwardRequest) -> Result<String, tonic::Status> {
-        self.0.port_forward_url(&request)
+    fn port_forward(&self, request: &cri::PortForwardRequest) -> Result<String, tonic::Status> {
+        self.0.port_forward_url(request)
     }
 }
 
