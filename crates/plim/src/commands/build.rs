@@ -114,6 +114,7 @@ impl BuildCommand {
         build.target.clone_from(&self.target);
         build.no_cache = self.no_cache;
         build.jobs = self.jobs.max(1);
+        build.host = builder::Host::read(std::env::vars());
         build.pull = if self.pull { PullPolicy::Always } else { PullPolicy::IfNotPresent };
         build.secrets = self
             .secrets
