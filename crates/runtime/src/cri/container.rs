@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use k8s_cri::v1 as cri;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
@@ -15,15 +15,6 @@ use crate::{
     holder::wire::{Answer, Exit, Request},
     plan::Launch,
 };
-
-/// What a removal waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// It is gone now.
-    Now,
-    /// It was gone before.
-    Before,
-}
 
 /// Exit code of a container whose program could not be started, as containerd reports it.
 const START_ERROR: i32 = 128;
@@ -221,16 +212,13 @@ impl Runtime {
             Some(Phase::Starting) => {
                 tables.early.insert(id, exit);
             }
-            // an init of a pod that was stopped, or something from before this runtime knew
-            _ => self.link().ask(Request::Forget { id }),
+            // an init of a pod, or something from before this runtime knew
+            _ => {
+                drop(tables);
+                self.init_ended(&id);
+                self.link().ask(Request::Forget { id });
+            }
         }
-    }
-
-    /// Resolves when the process has ended, if the end was not told before.
-    pub(super) fn end_of(&self, id: &str) -> Option<oneshot::Receiver<i32>> {
-        let (tell, told) = oneshot::channel();
-        self.tables.lock().waiting.insert(id.to_owned(), tell);
-        Some(told)
     }
 
     /// Records the end of a container, tells everyone, and cleans up.
@@ -303,9 +291,9 @@ impl Runtime {
         Ok(())
     }
 
-    pub(super) async fn remove_container(&self, id: &str) -> Result<Removed, Status> {
+    pub(super) async fn remove_container(&self, id: &str) -> Result<(), Status> {
         let (record, turn) = match self.find_container(id) {
-            Err(status) if status.code() == tonic::Code::NotFound => return Ok(Removed::Before),
+            Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
             found => found?,
         };
         self.stop_container(&record.id, 0).await?;
@@ -321,7 +309,7 @@ impl Runtime {
         self.announce(&record.id, &record.sandbox, cri::ContainerEventType::ContainerDeletedEvent);
         self.tables.lock().containers.remove(&record.id);
         self.usage.lock().remove(&record.id);
-        Ok(Removed::Now)
+        Ok(())
     }
 
     pub(super) async fn update_resources(
