@@ -25,7 +25,7 @@ use std::{net::IpAddr, path::Path};
 
 use async_trait::async_trait;
 
-pub use cri::{Removed, Runtime, RuntimeConfig, StreamUrls};
+pub use cri::{Runtime, RuntimeConfig, StreamUrls};
 pub use error::{Error, Result};
 pub use image_service::ImageService;
 

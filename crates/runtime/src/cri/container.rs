@@ -3,24 +3,18 @@
 use std::{fs, sync::Arc};
 
 use k8s_cri::v1 as cri;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
-    Container, ContainerRecord, Runtime, internal, new_id, now, process,
+    Container, ContainerRecord, Runtime, SandboxRecord, internal, new_id, now, process,
     record::{self, Phase},
     sandbox::remove_dir,
 };
-use crate::holder::wire::{Answer, Exit, Request};
-
-/// What a removal waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// It is gone now.
-    Now,
-    /// It was gone before.
-    Before,
-}
+use crate::{
+    holder::wire::{Answer, Exit, Request},
+    plan::Launch,
+};
 
 /// Exit code of a container whose program could not be started, as containerd reports it.
 const START_ERROR: i32 = 128;
@@ -130,25 +124,8 @@ impl Runtime {
         if !sandbox.ready {
             return Err(Status::failed_precondition(format!("the sandbox {} is not ready", sandbox.id)));
         }
-        let (image_id, cgroup) = (record.image_id.clone(), record.cgroup.clone());
-        let image = self
-            .blocking(move |me| me.config.images.get(&image_id))
-            .await?
-            .map_err(|e| Status::internal(e.to_string()))?;
-        let mut launch = self.plan(&record, &sandbox, &image)?;
-        let resources = process::resources(&record.resources(), self.config.pids_limit);
-        let guard = process::wants_device_guard(&launch);
-        let made = self
-            .blocking(move |me| {
-                let entered = me.cgroups.create(&cgroup, &resources, guard)?;
-                Ok::<_, std::io::Error>((entered, me.cgroups.visible(&cgroup)))
-            })
-            .await?;
-        let (entered, visible) = made.map_err(internal("make the container's cgroup"))?;
-        launch.cgroups = entered;
-        if let Some(root) = &mut launch.root {
-            root.cgroups = visible;
-        }
+        let copy = record.clone();
+        let launch = self.blocking(move |me| me.prepare(&copy, &sandbox)).await??;
         self.change_container(&id, |r| r.phase = Phase::Starting);
         match self.link().call(Request::Launch(Box::new(launch)), Vec::new()).await {
             Ok((Answer::Started { pid, who }, _)) => {
@@ -181,6 +158,22 @@ impl Runtime {
                 Err(Status::unknown(format!("failed to start container {id:?}: {message}")))
             }
         }
+    }
+
+    /// Makes the cgroup and what the holder is told. Blocks.
+    fn prepare(&self, record: &ContainerRecord, sandbox: &SandboxRecord) -> Result<Launch, Status> {
+        let image = self.config.images.get(&record.image_id).map_err(|e| Status::internal(e.to_string()))?;
+        let mut launch = self.plan(record, sandbox, &image)?;
+        let resources = process::resources(&record.resources(), self.config.pids_limit);
+        let guard = process::wants_device_guard(&launch);
+        launch.cgroups = self
+            .cgroups
+            .create(&record.cgroup, &resources, guard)
+            .map_err(internal("make the container's cgroup"))?;
+        if let Some(root) = &mut launch.root {
+            root.cgroups = self.cgroups.visible(&record.cgroup);
+        }
+        Ok(launch)
     }
 
     fn mark_ended(&self, id: &str) {
@@ -219,23 +212,30 @@ impl Runtime {
             Some(Phase::Starting) => {
                 tables.early.insert(id, exit);
             }
-            // an init of a pod that was stopped, or something from before this runtime knew
-            _ => self.link().ask(Request::Forget { id }),
+            // an init of a pod, or something from before this runtime knew
+            _ => {
+                drop(tables);
+                self.init_ended(&id);
+                self.link().ask(Request::Forget { id });
+            }
         }
     }
 
-    /// Resolves when the process has ended, if the end was not told before.
-    pub(super) fn end_of(&self, id: &str) -> Option<oneshot::Receiver<i32>> {
-        let (tell, told) = oneshot::channel();
-        self.tables.lock().waiting.insert(id.to_owned(), tell);
-        Some(told)
-    }
-
-    /// Records the end of a container, then tells everyone, then cleans up.
+    /// Records the end of a container, tells everyone, and cleans up.
     pub(super) async fn container_ended(&self, id: &str, exit: Exit) {
         let Ok((record, _)) = self.find_container(id) else { return };
+        // Processes in a PID namespace of its own have died with it; others must not outlive it either.
+        let alone =
+            record.security().namespace_options.unwrap_or_default().pid() == cri::NamespaceMode::Container;
         let cgroup = record.cgroup.clone();
-        let oom = self.blocking(move |me| me.cgroups.oom_kills(&cgroup)).await.unwrap_or(0) > 0;
+        let oom = self.blocking(move |me| {
+            let oom = me.cgroups.oom_kills(&cgroup) > 0;
+            if !alone {
+                me.remove_cgroup(&cgroup);
+            }
+            oom
+        });
+        let oom = oom.await.unwrap_or(false);
         self.change_container(id, |r| {
             r.phase = Phase::Exited;
             (r.exit_code, r.finished_at) = (exit.code, exit.at.max(r.started_at));
@@ -246,14 +246,19 @@ impl Runtime {
             }
             .into();
         });
-        self.link().ask(Request::Forget { id: id.to_owned() });
-        // what the container has left behind (in a shared PID namespace) must not outlive it
-        let cgroup = record.cgroup.clone();
-        if let Ok(Err(error)) = self.blocking(move |me| me.cgroups.remove(&cgroup)).await {
-            tracing::warn!(container = id, %error, "the cgroup of a container stays");
-        }
         self.mark_ended(id);
         self.announce(id, &record.sandbox, cri::ContainerEventType::ContainerStoppedEvent);
+        self.link().ask(Request::Forget { id: id.to_owned() });
+        if alone {
+            let _ = self.blocking(move |me| me.remove_cgroup(&record.cgroup)).await;
+        }
+    }
+
+    /// Blocks.
+    fn remove_cgroup(&self, cgroup: &str) {
+        if let Err(error) = self.cgroups.remove(cgroup) {
+            tracing::warn!(cgroup, %error, "a cgroup stays");
+        }
     }
 
     pub(super) async fn stop_container(&self, id: &str, grace_seconds: i64) -> Result<(), Status> {
@@ -286,9 +291,9 @@ impl Runtime {
         Ok(())
     }
 
-    pub(super) async fn remove_container(&self, id: &str) -> Result<Removed, Status> {
+    pub(super) async fn remove_container(&self, id: &str) -> Result<(), Status> {
         let (record, turn) = match self.find_container(id) {
-            Err(status) if status.code() == tonic::Code::NotFound => return Ok(Removed::Before),
+            Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
             found => found?,
         };
         self.stop_container(&record.id, 0).await?;
@@ -304,7 +309,7 @@ impl Runtime {
         self.announce(&record.id, &record.sandbox, cri::ContainerEventType::ContainerDeletedEvent);
         self.tables.lock().containers.remove(&record.id);
         self.usage.lock().remove(&record.id);
-        Ok(Removed::Now)
+        Ok(())
     }
 
     pub(super) async fn update_resources(

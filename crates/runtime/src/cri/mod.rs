@@ -1,12 +1,13 @@
 //! CRI v1 over the holder: sandboxes, containers, and what is known of them.
 //!
 //! In reading order: `record` is what is remembered, this module the tables and their events, `recover` what a restart
-//! finds, `sandbox` and `container` the lives of the two, `process` what a container is started with, `exec` further
+//! finds, `sandbox` (with `namespaces`) and `container` the lives of the two, `process` what a container is started with, `exec` further
 //! processes in it, `stats` what they use, `service` the generated trait, `backend` the streams.
 
 mod backend;
 mod container;
 mod exec;
+mod namespaces;
 mod process;
 mod record;
 mod recover;
@@ -28,7 +29,6 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
-pub use self::container::Removed;
 use self::record::{ContainerRecord, SandboxRecord};
 use crate::{
     Error, PodNetwork, Result,
@@ -142,6 +142,8 @@ pub struct Runtime {
     events: broadcast::Sender<cri::ContainerEventResponse>,
     urls: OnceLock<Arc<dyn StreamUrls>>,
     boot: String,
+    /// Whether the kernel lets us protect processes from the OOM killer.
+    may_protect: bool,
     me: Weak<Runtime>,
     usage: Mutex<HashMap<String, (i64, u64)>>,
     _lock: File,
@@ -178,9 +180,10 @@ impl Runtime {
             filters: Filters::default(),
             tables: Mutex::default(),
             link: Mutex::new(link),
-            events: broadcast::channel(4096).0,
+            events: broadcast::channel(1024).0,
             urls: OnceLock::new(),
             boot: boot.trim().to_owned(),
+            may_protect: has_sys_resource(),
             me: me.clone(),
             usage: Mutex::default(),
             _lock: lock,
@@ -300,6 +303,14 @@ impl Runtime {
         // in the order of the changes, because under the lock
         let _ = self.events.send(event);
     }
+}
+
+/// Whether this process has CAP_SYS_RESOURCE; a nested host may lack it.
+fn has_sys_resource() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective =
+        status.lines().find_map(|l| u64::from_str_radix(l.strip_prefix("CapEff:")?.trim(), 16).ok());
+    effective.unwrap_or(0) & crate::capability::bit("SYS_RESOURCE").unwrap_or(0) != 0
 }
 
 /// Nanoseconds since 1970.

@@ -1,9 +1,15 @@
-//! What is remembered of sandboxes and containers: a JSON file each, replaced whole.
+//! What is remembered of sandboxes and containers: a file each, a line of JSON for every change; the last whole line counts.
 //!
 //! A record survives the end of this program at any moment. It is not waited for on disk: after a power cut nothing runs
-//! any more, and what is found then is only cleaned up.
+//! any more, and what is found then is only cleaned up. Lines are appended because replacing a file makes some file
+//! systems write it out at once, which is time that a container's start would pay.
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use k8s_cri::v1 as cri;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -202,22 +208,63 @@ impl ContainerRecord {
     }
 }
 
+/// The file of a record in its folder.
+const FILE: &str = "record.jsonl";
+/// A file that has grown to this many bytes is written anew with one line.
+const MAX_FILE: u64 = 256 << 10;
+
 /// Writes a record; a reader sees the old one or the new one.
 pub(crate) fn save(dir: &Path, record: &impl Serialize) -> io::Result<()> {
-    let (new, place) = (dir.join("record.new"), dir.join("record.json"));
-    fs::write(&new, serde_json::to_vec(record)?)?;
-    fs::rename(new, place)
+    let path = dir.join(FILE);
+    // the line break in front ends a line that was cut off
+    let mut line = b"\n".to_vec();
+    serde_json::to_writer(&mut line, record)?;
+    line.push(b'\n');
+    let mut file = fs::File::options().append(true).create(true).open(&path)?;
+    if file.metadata()?.len() > MAX_FILE {
+        let new = dir.join("record.new");
+        fs::write(&new, line)?;
+        return fs::rename(new, path);
+    }
+    file.write_all(&line)
+}
+
+fn last<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    bytes.split(|b| *b == b'\n').rev().filter(|l| !l.is_empty()).find_map(|l| serde_json::from_slice(l).ok())
 }
 
 /// All records in the folders below `dir`. Folders without a whole one are given back as rubbish.
-pub(crate) fn load<T: DeserializeOwned>(dir: &Path) -> io::Result<(Vec<T>, Vec<std::path::PathBuf>)> {
+pub(crate) fn load<T: DeserializeOwned>(dir: &Path) -> io::Result<(Vec<T>, Vec<PathBuf>)> {
     let (mut records, mut rubbish) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        match fs::read(path.join("record.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        match fs::read(path.join(FILE)).ok().and_then(|bytes| last(&bytes)) {
             Some(record) => records.push(record),
             None => rubbish.push(path),
         }
     }
     Ok((records, rubbish))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_whole_line_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, half) = (dir.path().join("one"), dir.path().join("half"));
+        fs::create_dir_all(&one).unwrap();
+        fs::create_dir_all(&half).unwrap();
+        save(&one, &1).unwrap();
+        save(&one, &2).unwrap();
+        let mut text = fs::read(one.join(FILE)).unwrap();
+        text.extend(b"\n{\"torn");
+        fs::write(one.join(FILE), &text).unwrap();
+        fs::write(half.join(FILE), "{\"id\":").unwrap();
+        let (records, rubbish) = load::<u32>(dir.path()).unwrap();
+        assert_eq!((records, rubbish), (vec![2], vec![half]));
+        save(&one, &3).unwrap();
+        assert_eq!(load::<u32>(dir.path()).unwrap().0, [3]);
+    }
 }

@@ -5,9 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Container, ContainerRecord, Runtime, Sandbox, SandboxRecord, now,
+    Container, ContainerRecord, Runtime, Sandbox, SandboxRecord,
+    namespaces::{is_set_up, unmount_sandbox},
+    now,
     record::{self, Phase},
-    sandbox::{init_id, is_set_up, remove_dir, unmount_sandbox},
+    sandbox::{init_id, remove_dir},
 };
 use crate::{
     Error, Result,

@@ -5,6 +5,7 @@
 //! until they are recorded, and ends processes whose time is over. It decides nothing; the runtime tells it what to do
 //! over a socket, from as many connections as it likes, and may go away and come back.
 
+mod conversation;
 mod log;
 mod output;
 mod process;

@@ -3,10 +3,12 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     time::Instant,
 };
 
 use rustix::{
+    fs::{Mode, OFlags},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     pipe::{PipeFlags, pipe_with},
 };
@@ -145,12 +147,21 @@ pub fn launch(
     if let (true, Some(target)) = (joins, target) {
         sys::setns(target.as_fd(), libc::CLONE_NEWPID).map_err(fail("join the PID namespace"))?;
     }
+    // On v2 the child is born where it belongs: moving it there costs the kernel a pause of all CPUs.
+    let born_in = match launch.cgroups.as_slice() {
+        [only] => open_cgroup2(only),
+        _ => None,
+    };
     // SAFETY: the holder has one thread.
-    let cloned = unsafe { sys::clone3(flags as u64, None) };
+    let cloned = unsafe { sys::clone3(flags as u64, born_in.as_ref().map(|fd| fd.as_fd())) };
     match cloned {
         Ok(None) => {
             let joined = target.filter(|_| matches!(launch.role, Role::Exec { .. })).map(|t| t.as_fd());
             drop(report);
+            if born_in.is_some() {
+                let launch = Launch { cgroups: Vec::new(), ..launch.clone() };
+                become_process(&launch, joined, streams, &child_report)
+            }
             become_process(launch, joined, streams, &child_report)
         }
         cloned => {
@@ -173,4 +184,11 @@ pub fn launch(
             })
         }
     }
+}
+
+fn open_cgroup2(path: &Path) -> Option<OwnedFd> {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    (rustix::fs::fstatfs(&directory).ok()?.f_type as i64 == CGROUP2_SUPER_MAGIC).then_some(directory)
 }

@@ -205,3 +205,73 @@ async fn a_stopped_sandbox_is_not_ready_and_its_containers_have_ended() {
     assert_eq!(error.code(), Code::FailedPrecondition);
     lab.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outsiders_are_served_on_a_socket_that_only_root_can_use() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(lab) = Lab::new().await else { return };
+    let socket = lab.dir.path().join("cri.sock");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (runtime, path) = (lab.runtime().clone(), socket.clone());
+    let served = tokio::spawn(async move {
+        let until = async { drop(stopped.await) };
+        runtime.serve_on(&path, None::<NoImages>, until).await
+    });
+    let channel = tonic::transport::Endpoint::from_static("http://runtime").connect_with_connector_lazy(
+        tower::service_fn(move |_: http::Uri| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        }),
+    );
+    let mut client = cri::runtime_service_client::RuntimeServiceClient::new(channel);
+    let version = loop {
+        match client.version(cri::VersionRequest::default()).await {
+            Ok(version) => break version.into_inner(),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("plimsoll", "v1"));
+    let mode = std::fs::metadata(lab.dir.path().join("cri.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(client);
+    stop.send(()).unwrap();
+    served.await.unwrap().unwrap();
+    lab.end().await;
+}
+
+/// An image service that is not there.
+struct NoImages;
+
+#[async_trait::async_trait]
+impl cri::image_service_server::ImageService for NoImages {
+    async fn list_images(
+        &self,
+        _: Request<cri::ListImagesRequest>,
+    ) -> Result<tonic::Response<cri::ListImagesResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn image_status(
+        &self,
+        _: Request<cri::ImageStatusRequest>,
+    ) -> Result<tonic::Response<cri::ImageStatusResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn pull_image(
+        &self,
+        _: Request<cri::PullImageRequest>,
+    ) -> Result<tonic::Response<cri::PullImageResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn remove_image(
+        &self,
+        _: Request<cri::RemoveImageRequest>,
+    ) -> Result<tonic::Response<cri::RemoveImageResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Result<tonic::Response<cri::ImageFsInfoResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+}

@@ -92,7 +92,7 @@ async fn half_made_things_are_cleaned_up_at_the_next_start() {
     let node = lab.dir.path().join("node");
     for part in ["sandboxes/half", "containers/half"] {
         std::fs::create_dir_all(node.join(part)).unwrap();
-        std::fs::write(node.join(part).join("record.json"), "{\"id\":").unwrap();
+        std::fs::write(node.join(part).join("record.jsonl"), "{\"id\":").unwrap();
     }
     std::fs::create_dir(node.join("sandboxes/half/shm")).unwrap();
     rustix::mount::mount(
