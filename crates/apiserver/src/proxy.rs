@@ -294,7 +294,7 @@ fn request(call: &Call, uri: &str) -> Result<Builder, ApiError> {
     // A log over WebSocket is one on our side alone.
     let plain = call.info.subresource == "log";
     for (name, value) in &call.headers {
-        if !PRIVATE.contains(name) && !(plain && HANDSHAKE.contains(name)) {
+        if !(PRIVATE.contains(name) || plain && HANDSHAKE.contains(name)) {
             builder = builder.header(name, value);
         }
     }
