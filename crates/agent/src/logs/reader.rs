@@ -1,28 +1,19 @@
 //! Goes through a log file, and waits for more.
 
-use std::{
-    future::Future,
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::MetadataExt as _,
-    },
-    path::{Path, PathBuf},
-    pin::Pin,
-};
+use std::{future::Future, io, os::unix::fs::MetadataExt as _, path::PathBuf, pin::Pin};
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::{
     fs::File,
-    io::{AsyncReadExt as _, AsyncSeekExt as _, unix::AsyncFd},
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
 };
 
 use super::{
     line,
     printer::{Options, Printer},
     tail,
+    watch::Watch,
 };
 
 /// Bytes read at once, and about as many are given on at once.
@@ -205,7 +196,7 @@ impl Reader {
             }
             tokio::select! {
                 () = &mut follow.ended => follow.over = true,
-                changed = follow.watch.changed() => changed?,
+                () = follow.watch.changed() => {}
             }
             if self.fill().await? > 0 {
                 return Ok(true);
@@ -227,58 +218,5 @@ impl Reader {
             follow.watch.file(&self.path);
         }
         Ok(())
-    }
-}
-
-/// Changes of a file, and of what stands in its place.
-struct Watch {
-    inotify: AsyncFd<Descriptor>,
-}
-
-struct Descriptor(Inotify);
-
-impl std::os::fd::AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> i32 {
-        std::os::fd::AsRawFd::as_raw_fd(&self.as_fd())
-    }
-}
-
-impl AsFd for Descriptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Watch {
-    fn new(path: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let folder = path.parent().ok_or_else(|| io::Error::other("the log has no folder"))?;
-        inotify.add_watch(
-            folder,
-            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR,
-        )?;
-        // SAFETY: the descriptor always is the one that `Inotify` owns, which stays open until it is dropped with this.
-        let inotify = unsafe { AsyncFd::register(Descriptor(inotify)) }.map_err(io::Error::from)?;
-        let watch = Self { inotify };
-        watch.file(path);
-        Ok(watch)
-    }
-
-    /// Also watches this file itself.
-    fn file(&self, path: &Path) {
-        // Of files under one folder, only this one's writes are of interest. If it has gone, the folder tells.
-        if let Err(error) = self.inotify.get_ref().0.add_watch(path, AddWatchFlags::IN_MODIFY) {
-            tracing::debug!(path = %path.display(), %error, "a log file has gone");
-        }
-    }
-
-    async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.inotify.readable().await?;
-            match ready.try_io(|fd| fd.get_ref().0.read_events().map_err(io::Error::from)) {
-                Ok(events) => return events.map(|_| ()),
-                Err(_would_block) => {}
-            }
-        }
     }
 }
