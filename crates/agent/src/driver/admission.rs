@@ -88,6 +88,34 @@ pub(crate) fn admit(
     Ok(())
 }
 
+/// Judges a resize of `pod` beside `others`: why the pod cannot have what it asks for, as (reason, message).
+/// `Deferred` may become possible when others leave, `Infeasible` never on this node.
+pub(crate) fn resize(
+    pod: &Pod,
+    others: &[&Pod],
+    allocatable: &BTreeMap<String, i64>,
+) -> Result<(), (String, String)> {
+    let spec = spec::spec(pod);
+    for name in ["cpu", "memory"] {
+        let asked = resources::pod_total(&spec, name, |r| r.requests.as_ref());
+        let capacity = allocatable.get(name).copied().unwrap_or(i64::MAX);
+        if asked > capacity {
+            let why =
+                format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}");
+            return Err(("Infeasible".into(), why));
+        }
+    }
+    match shortage(&spec, others, allocatable) {
+        Some((name, requested, used, capacity)) => Err((
+            "Deferred".into(),
+            format!(
+                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The first resource of which there is not enough: name, requested, used, capacity.
 fn shortage(
     spec: &PodSpec,
@@ -236,6 +264,15 @@ mod tests {
         let unknown =
             json!({"containers": [{"name": "a", "resources": {"requests": {"example.com/x": "9"}}}]});
         assert_eq!(judge(&pod(unknown), &[]), "ok", "what the node does not count is not its to judge");
+    }
+
+    #[test]
+    fn a_resize_is_deferred_while_others_are_in_its_way_and_infeasible_where_the_node_is_too_small() {
+        let allocatable = BTreeMap::from([("cpu".to_owned(), 1000)]);
+        let judge = |p: &Pod, others: &[&Pod]| resize(p, others, &allocatable).map_err(|(reason, _)| reason);
+        assert_eq!(judge(&cpu(700), &[&cpu(300)]), Ok(()));
+        assert_eq!(judge(&cpu(800), &[&cpu(300)]), Err("Deferred".into()));
+        assert_eq!(judge(&cpu(1100), &[]), Err("Infeasible".into()));
     }
 
     #[test]

@@ -140,13 +140,17 @@ fn old_status(pod: &Pod, name: &str) -> Option<ContainerStatus> {
 
 /// Hooks and probes of an instance that ran before this agent: as its status had them.
 fn remember(state: &mut Seen, old: Option<&ContainerStatus>) {
-    let Some(current) = state.current.as_ref().filter(|i| i.running()) else { return };
+    let Some(current) = state.current.as_mut().filter(|i| i.running()) else { return };
     // a hook that was cut off by the end of the last agent is not run a second time
     state.post_start = Hook::Done;
     let same = |s: &&ContainerStatus| s.container_id.as_deref().is_some_and(|id| id.ends_with(&current.id));
     if let Some(old) = old.filter(same) {
         state.startup.verdict = (old.started == Some(true)).then_some(true);
         state.readiness.verdict = old.ready.then_some(true);
+        // what it runs with may differ from what the spec now asks for
+        if old.resources.is_some() {
+            current.resources.clone_from(&old.resources);
+        }
     }
 }
 

@@ -4,11 +4,15 @@
 //! the runtime does without.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodSpec, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity,
+};
 
 use crate::{config::Config, quantity, resources, spec, translate};
 
@@ -43,6 +47,42 @@ pub(crate) fn prepare(config: &Config, pod: &Pod) {
         if let Err(error) = make(&dir).and_then(|()| limits.write(controller, &dir)) {
             tracing::warn!(cgroup, controller, %error, "a pod's cgroup is not as it should be");
         }
+    }
+}
+
+/// Sets the pod's cgroup so that it holds what its containers have (`running`, by name) as well as what they shall have.
+pub(crate) fn widen(config: &Config, pod: &Pod, running: &BTreeMap<String, ResourceRequirements>) {
+    let mut wide = pod.clone();
+    if let Some(spec) = wide.spec.as_mut() {
+        for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+            if let Some(now) = running.get(&container.name) {
+                container.resources = Some(larger(&container.resources.clone().unwrap_or_default(), now));
+            }
+        }
+    }
+    prepare(config, &wide);
+}
+
+/// The larger of two limits and of two requests; no limit is larger than any.
+fn larger(one: &ResourceRequirements, other: &ResourceRequirements) -> ResourceRequirements {
+    type List = Option<BTreeMap<String, Quantity>>;
+    let pick = |a: &List, b: &List, missing_wins: bool| -> List {
+        let names: BTreeSet<&String> = a.iter().flatten().chain(b.iter().flatten()).map(|(k, _)| k).collect();
+        let chosen = names.into_iter().filter_map(|name| {
+            let of = |l: &List| l.as_ref().and_then(|l| l.get(name)).cloned();
+            let amount = |q: &Quantity| quantity::amount(name, q).unwrap_or(0);
+            match (of(a), of(b)) {
+                (Some(a), Some(b)) => Some((name.clone(), if amount(&a) < amount(&b) { b } else { a })),
+                (a, b) if !missing_wins => Some((name.clone(), a.or(b)?)),
+                _ => None,
+            }
+        });
+        Some(chosen.collect())
+    };
+    ResourceRequirements {
+        requests: pick(&one.requests, &other.requests, false),
+        limits: pick(&one.limits, &other.limits, true),
+        claims: None,
     }
 }
 
@@ -205,6 +245,15 @@ mod tests {
         let open = json!({"name": "b", "resources": {"requests": {"cpu": "250m"}}});
         assert_eq!(limits(json!([full, full])), Limits { shares: 512, quota: 100_000, memory: 2 << 30 });
         assert_eq!(limits(json!([full, open])), Limits { shares: 512, quota: 0, memory: 0 });
+    }
+
+    #[test]
+    fn while_containers_change_the_pod_holds_the_larger_of_before_and_after() {
+        let of = |v: serde_json::Value| -> ResourceRequirements { serde_json::from_value(v).unwrap() };
+        let before = of(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "1Gi"}}));
+        let after = of(json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "3"}}));
+        let wide = of(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "3"}}));
+        assert_eq!((larger(&before, &after), larger(&after, &before)), (wide.clone(), wide));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::{events::Events, objects::Cache, probes::dial::Dialer, registry::Registry, services::Services};
@@ -22,6 +22,10 @@ pub(crate) struct Context {
     pub node: watch::Receiver<Option<Arc<Node>>>,
     /// What containers without limits may use: milli-CPU, bytes.
     pub allocatable: RwLock<BTreeMap<String, i64>>,
+    /// Held while it is decided whether there is room for something, until that is counted.
+    pub room: Mutex<()>,
+    /// Changes when room may have been made: a pod has ended, or needs less.
+    pub freed: watch::Sender<u64>,
     /// The node's memory in bytes.
     pub memory: i64,
     /// Told when disk may have filled: an image came, a container ended.
@@ -53,6 +57,11 @@ impl Context {
     pub(crate) fn host_dns(&self) -> cri::DnsConfig {
         let text = std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default();
         names::parse_resolv_conf(&text)
+    }
+
+    /// Says that there may be more room for pods.
+    pub(crate) fn room_made(&self) {
+        self.freed.send_modify(|n| *n = n.wrapping_add(1));
     }
 
     /// Says that disk may have filled.

@@ -26,7 +26,7 @@ mod worker;
 
 use std::{path::PathBuf, sync::Arc};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -99,6 +99,8 @@ impl Agent {
             services: Services::new(),
             node: node_known,
             allocatable: RwLock::new(allocatable.clone()),
+            room: Mutex::new(()),
+            freed: watch::Sender::new(0),
             memory: capacity.get("memory").copied().unwrap_or(0),
             disk: Notify::new(),
             images: Notify::new(),

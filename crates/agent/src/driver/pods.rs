@@ -202,6 +202,8 @@ impl Pods {
             let _ = handle.notes.send(Note::Removed(None));
         }
         let known = self.known(&pod);
+        let cx = Arc::clone(&self.cx);
+        let _counted = cx.room.lock();
         let mut seen = self.adopted(&uid, &pod);
         if !known && !over(&pod) && pod.metadata.deletion_timestamp.is_none() {
             seen.rejected = self.judge(&pod).err();
@@ -310,6 +312,7 @@ impl Pods {
             Ok(uid) => {
                 self.workers.remove(&uid);
                 self.cx.registry.remove(&uid);
+                self.cx.room_made();
                 self.weigh();
                 self.cx.disk_changed();
             }

@@ -119,8 +119,8 @@ pub(crate) fn patch(base: &PodStatus, want: &PodStatus) -> Option<Value> {
         }
         let change = match (key, new) {
             (_, None) => Value::Null,
-            ("conditions", Some(new)) => keyed(old, new, "type", false),
-            ("podIPs" | "hostIPs", Some(new)) => keyed(old, new, "ip", true),
+            ("conditions", Some(new)) => keyed(old, new, "type", |kind| kind.starts_with("PodResize")),
+            ("podIPs" | "hostIPs", Some(new)) => keyed(old, new, "ip", |_| true),
             ("allocatedResources", Some(new)) => with_removals(old, new),
             (_, Some(new)) => new.clone(),
         };
@@ -131,13 +131,14 @@ pub(crate) fn patch(base: &PodStatus, want: &PodStatus) -> Option<Value> {
     (!changes.is_empty()).then_some(Value::Object(changes))
 }
 
-/// Items of a list merged by `key` that have changed; those that are gone are deleted if `delete` says so.
-fn keyed(old: Option<&Value>, new: &Value, key: &str, delete: bool) -> Value {
+/// Items of a list merged by `key` that have changed, and those that are gone where they may go.
+fn keyed(old: Option<&Value>, new: &Value, key: &str, may_go: fn(&str) -> bool) -> Value {
     let items = |list: Option<&Value>| list.and_then(Value::as_array).cloned().unwrap_or_default();
     let (old, new) = (items(old), items(Some(new)));
     let find = |list: &[Value], item: &Value| list.iter().find(|o| o[key] == item[key]).cloned();
     let mut changes: Vec<Value> = vec![];
-    for item in old.iter().filter(|o| delete && find(&new, o).is_none()) {
+    let goes = |o: &&Value| find(&new, o).is_none() && o[key].as_str().is_some_and(may_go);
+    for item in old.iter().filter(goes) {
         changes.push(json!({"$patch": "delete", key: item[key]}));
     }
     for item in &new {

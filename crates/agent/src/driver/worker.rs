@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::core::v1::{Pod, PodStatus},
+    api::core::v1::{Pod, PodStatus, ResourceRequirements},
     jiff::Timestamp,
 };
 use serde_json::Value;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     act::{Job, container, hooks, image, object, sandbox, volumes},
+    admission, cgroup,
     context::Context,
     events::Kind,
     objects::{self, Inputs},
@@ -23,8 +24,10 @@ use crate::{
     machine::{
         self, Action, Happening, Intent, Observed, Verdict,
         observed::{SandboxState, Volumes},
+        resize,
     },
     spec,
+    view::Pods as _,
     volumes::Place,
 };
 
@@ -59,8 +62,10 @@ enum Done {
 pub(crate) struct Worker {
     cx: Arc<Context>,
     uid: String,
-    /// The pod: as the API server has it, with the status last decided.
+    /// The pod: as the API server has it, but with the status last decided and the resources that the node has given it.
     pod: Arc<Pod>,
+    /// What it asks for, where the node cannot give it yet.
+    wanted: Option<Arc<Pod>>,
     seen: Observed,
     /// The status that the API server is known to have.
     base: PodStatus,
@@ -105,6 +110,7 @@ impl Worker {
         seen.update(&pod, Timestamp::now());
         let worker = Self {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
+            wanted: None,
             base: pod.status.clone().unwrap_or_default(),
             seen,
             writing: Writing::default(),
@@ -119,13 +125,32 @@ impl Worker {
             cx,
         };
         worker.show();
-        (worker, notes)
+        (worker.with_running_resources(), notes)
+    }
+
+    /// A pod that ran before this agent has the resources it runs with, until others are given to it.
+    fn with_running_resources(mut self) -> Self {
+        let mut allocated = spec::spec(&self.pod).into_owned();
+        for container in allocated.init_containers.iter_mut().flatten().chain(&mut allocated.containers) {
+            let running = self.seen.seen(&container.name).and_then(|s| s.current.as_ref());
+            if let Some(instance) = running.filter(|i| i.running() && i.resources.is_some()) {
+                container.resources.clone_from(&instance.resources);
+            }
+        }
+        if !resize::same_resources(&allocated, &spec::spec(&self.pod)) {
+            self.wanted = Some(Arc::clone(&self.pod));
+            resize::with_resources_of(Arc::make_mut(&mut self.pod), &allocated);
+            self.show();
+        }
+        self
     }
 
     /// Works until nothing of the pod is left, here or in the API; or until `shutdown`, which leaves the pod running.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> String {
         let mut services = self.cx.services.listed();
+        let mut freed = self.cx.freed.subscribe();
         self.hold_inputs();
+        self.try_resize();
         loop {
             self.seen.may_start = *services.borrow_and_update();
             let deadline = self.turn();
@@ -143,7 +168,53 @@ impl Worker {
                         return self.uid;
                     }
                 }
+                changed = freed.changed(), if self.wanted.is_some() => {
+                    if changed.is_err() {
+                        return self.uid;
+                    }
+                    self.try_resize();
+                }
                 () = alarm => {}
+            }
+        }
+    }
+
+    /// Gives the pod the resources it asks for, if there is room for them now.
+    fn try_resize(&mut self) {
+        let Some(wanted) = self.wanted.take() else { return };
+        if over(&self.pod) {
+            return;
+        }
+        let cx = Arc::clone(&self.cx);
+        let _counted = cx.room.lock();
+        let all = cx.registry.list();
+        let others: Vec<&Pod> = all
+            .iter()
+            .map(|p| &**p)
+            .filter(|p| p.metadata.uid != self.pod.metadata.uid && !over(p))
+            .collect();
+        match admission::resize(&wanted, &others, &cx.allocatable.read()) {
+            Ok(()) => {
+                self.seen.resize_pending = None;
+                resize::with_resources_of(Arc::make_mut(&mut self.pod), &spec::spec(&wanted));
+                self.show();
+                cx.events.pod(
+                    &self.pod,
+                    Kind::Normal,
+                    "ResizeStarted",
+                    "Resizing",
+                    "Pod resize started".into(),
+                );
+                cx.room_made();
+            }
+            Err((reason, message)) => {
+                if self.seen.resize_pending.as_ref().map(|(r, _)| r) != Some(&reason) {
+                    let note = format!("Pod resize {reason}: {message}");
+                    let event = format!("Resize{reason}");
+                    cx.events.pod(&self.pod, Kind::Warning, &event, "Resizing", note);
+                }
+                self.seen.resize_pending = Some((reason, message));
+                self.wanted = Some(wanted);
             }
         }
     }
@@ -225,8 +296,18 @@ impl Worker {
         let tell =
             |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone(), p.metadata.generation);
         let told_changed = tell(&self.pod) != tell(&pod);
+        self.wanted = None;
+        if !resize::same_resources(&new, &old) {
+            let allocated = old.into_owned();
+            drop(new);
+            self.wanted = Some(Arc::new(pod.clone()));
+            resize::with_resources_of(&mut pod, &allocated);
+        } else {
+            self.seen.resize_pending = None;
+        }
         self.pod = Arc::new(pod);
         self.seen.update(&self.pod, now);
+        self.try_resize();
         if names_changed {
             self.hold_inputs();
         }
@@ -276,7 +357,11 @@ impl Worker {
 
     fn happened(&mut self, happening: Happening) {
         let ended = matches!(&happening, Happening::Instance(_, i) if i.exit_code().is_some());
+        let resized = matches!(&happening, Happening::Resized(..));
         self.seen.happened(&self.pod, happening, Timestamp::now(), &self.cx.config.policy);
+        if resized {
+            cgroup::widen(&self.cx.config, &self.pod, &self.running_resources());
+        }
         if ended {
             self.cx.disk_changed();
         }
@@ -294,7 +379,16 @@ impl Worker {
                 );
                 self.cx.events.container(&self.pod, &name, Kind::Warning, "BackOff", "Restarting", note);
             }
+            let (was_over, was_resizing) = (over(&self.pod), resizing(before));
+            let is_resizing = resizing(Some(&status));
             Arc::make_mut(&mut self.pod).status = Some(status);
+            if over(&self.pod) && !was_over {
+                self.cx.room_made();
+            }
+            if was_resizing && !is_resizing {
+                let note = "Pod resize completed".to_owned();
+                self.cx.events.pod(&self.pod, Kind::Normal, "ResizeCompleted", "Resizing", note);
+            }
         }
         self.show();
         self.write();
@@ -403,6 +497,10 @@ impl Worker {
             }
         }
         let job = self.job();
+        let running = match &action {
+            Action::Resize { .. } => self.running_resources(),
+            _ => BTreeMap::new(),
+        };
         let seen = match &action {
             Action::EnsureImage { container } | Action::Start { container, .. } => {
                 self.seen.seen(container).cloned()
@@ -419,7 +517,8 @@ impl Worker {
         };
         let replace = matches!(machine::intent(&self.pod, &self.seen, now), Intent::Run);
         self.seen.begin(&action, now, &self.cx.config.policy);
-        let work = perform(job, action, Surroundings { seen: seen.unwrap_or_default(), target, replace });
+        let work =
+            perform(job, action, Surroundings { seen: seen.unwrap_or_default(), target, replace, running });
         self.jobs.spawn(work);
         true
     }
@@ -436,6 +535,15 @@ impl Worker {
         self.cx.events.container(&self.pod, container, Kind::Normal, "Killing", "Stopping", note);
     }
 
+    /// What the running containers run with.
+    fn running_resources(&self) -> BTreeMap<String, ResourceRequirements> {
+        let running = self.seen.containers.iter().filter_map(|(name, s)| {
+            let instance = s.current.as_ref().filter(|i| i.running())?;
+            Some((name.clone(), instance.resources.clone().unwrap_or_default()))
+        });
+        running.collect()
+    }
+
     /// The container whose processes an ephemeral container sees.
     fn target(&self, container: &str) -> Option<String> {
         let spec = spec::spec(&self.pod);
@@ -449,6 +557,7 @@ struct Surroundings {
     seen: machine::Seen,
     target: Option<String>,
     replace: bool,
+    running: BTreeMap<String, ResourceRequirements>,
 }
 
 async fn perform(job: Job, action: Action, around: Surroundings) -> Done {
@@ -479,6 +588,10 @@ async fn perform(job: Job, action: Action, around: Surroundings) -> Done {
             let result = hooks::pre_stop(&job, &container, &id, left).await;
             Done::Happened(Happening::PreStop(container, result))
         }
+        Action::Resize { container, id } => {
+            let resized = container::resize(&job, &container, &id, &around.running).await;
+            Done::Happened(Happening::Resized(container, id, resized))
+        }
         Action::Probe { container, id, kind } => {
             let answer = probes::run(&job, &container, &id, kind).await;
             Done::Happened(Happening::Probed(container, id, kind, answer))
@@ -503,6 +616,16 @@ async fn perform(job: Job, action: Action, around: Surroundings) -> Done {
             Done::Nothing
         }
     }
+}
+
+fn over(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Whether a status says that resources are being changed.
+fn resizing(status: Option<&PodStatus>) -> bool {
+    let conditions = status.and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "PodResizeInProgress"))
 }
 
 /// Whether `one` is an older view of the object than `other`.

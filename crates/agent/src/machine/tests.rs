@@ -119,6 +119,14 @@ impl World {
                     self.exit(&container, 143);
                 }
             }
+            Action::Resize { container, id } => {
+                if !self.note(format!("resize {container}")) {
+                    let spec = spec::spec(&self.pod);
+                    let part = spec::part(&spec, &container).expect("the container");
+                    let resources = part.container.resources.clone();
+                    self.happen(Happening::Resized(container, id, Ok(resources)));
+                }
+            }
             Action::Probe { container, kind, .. } => {
                 self.note(format!("{} {container}", kind.as_str().to_lowercase()));
             }
@@ -147,7 +155,8 @@ impl World {
     fn instance(&mut self, container: &str, attempt: u32) -> Instance {
         self.made += 1;
         let spec = spec::spec(&self.pod);
-        let hash = spec::part(&spec, container).map_or(0, |p| spec::container_hash(&p.container));
+        let part = spec::part(&spec, container);
+        let hash = part.as_ref().map_or(0, |p| spec::container_hash(&p.container));
         Instance {
             id: format!("c{}", self.made),
             attempt,
@@ -157,7 +166,7 @@ impl World {
             image_id: "sha256:1".into(),
             user: None,
             hash,
-            resources: None,
+            resources: part.and_then(|p| p.container.resources.clone()),
         }
     }
 
@@ -745,4 +754,74 @@ fn what_waited_for_a_config_map_goes_on_when_one_changes() {
     w.happen(Happening::InputsChanged);
     w.settle();
     assert_eq!(w.told(), "start a 0");
+}
+
+fn cpu(amount: &str) -> Value {
+    json!({"resources": {"requests": {"cpu": amount}}})
+}
+
+#[test]
+fn a_resize_reaches_the_running_container_and_its_condition_lasts_as_long() {
+    let mut w = World::new(json!({"containers": [with(c("a"), cpu("1"))]}));
+    w.settle();
+    w.told();
+    w.held = vec!["resize"];
+    w.pod.spec.as_mut().unwrap().containers[0] = serde_json::from_value(with(c("a"), cpu("2"))).unwrap();
+    w.settle();
+    assert_eq!(w.told(), "resize a");
+    assert_eq!(w.condition("PodResizeInProgress").0, "True");
+    let id = w.seen.containers["a"].current.clone().unwrap().id;
+    w.happen(Happening::Resized("a".into(), id.clone(), Err("busy".into())));
+    assert_eq!(w.condition("PodResizeInProgress").1, "Error");
+    let requests = w.status("a").resources.unwrap().requests.unwrap();
+    assert_eq!(requests["cpu"].0, "1", "what it runs with, not what it shall have");
+    w.pass(1).settle();
+    assert_eq!(w.told(), "resize a");
+    w.held.clear();
+    let spec = w.pod.spec.clone().unwrap();
+    w.happen(Happening::Resized("a".into(), id, Ok(spec.containers[0].resources.clone())));
+    w.settle();
+    assert_eq!(w.told(), "");
+    assert!(!w.step().status.conditions.unwrap().iter().any(|c| c.type_.starts_with("PodResize")));
+    assert_eq!(w.state("a"), "running ready=true restarts=0");
+}
+
+#[test]
+fn a_resize_policy_may_ask_for_a_restart_whatever_the_exit_code() {
+    let policy = json!({"resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]});
+    let container = |amount| with(with(c("a"), policy.clone()), cpu(amount));
+    let mut w = World::new(json!({"restartPolicy": "OnFailure", "containers": [container("1")]}));
+    w.settle();
+    w.told();
+    w.held = vec!["kill"];
+    w.pod.spec.as_mut().unwrap().containers[0] = serde_json::from_value(container("2")).unwrap();
+    w.settle();
+    assert_eq!(w.told(), "kill a 30");
+    w.exit("a", 0).settle();
+    assert_eq!(w.told(), "start a 1");
+    assert_eq!(w.state("a"), "running ready=true restarts=1");
+}
+
+#[test]
+fn a_container_ended_by_its_liveness_probe_is_started_again_even_if_it_ends_well() {
+    let probe = json!({"livenessProbe": {"exec": {"command": ["x"]}, "failureThreshold": 1}});
+    for (policy, phase, told) in
+        [("OnFailure", "Running", "start a 1, liveness a"), ("Never", "Succeeded", "stopSandbox, unmount")]
+    {
+        let mut w = World::new(json!({"restartPolicy": policy, "containers": [with(c("a"), probe.clone())]}));
+        w.settle();
+        w.held = vec!["kill"];
+        w.answer("a", ProbeKind::Liveness, false).settle();
+        w.told();
+        w.exit("a", 0).settle();
+        assert_eq!((w.phase().as_str(), w.told().as_str()), (phase, told));
+    }
+}
+
+#[test]
+fn a_pending_resize_shows_why() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.settle();
+    w.seen.resize_pending = Some(("Deferred".into(), "not enough".into()));
+    assert_eq!(w.condition("PodResizePending"), ("True".into(), "Deferred".into()));
 }

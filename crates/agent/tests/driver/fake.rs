@@ -221,7 +221,6 @@ macro_rules! service {
 
 service! {
     refuse {
-        update_container_resources: UpdateContainerResourcesRequest => UpdateContainerResourcesResponse,
         reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse,
         exec: ExecRequest => ExecResponse,
         attach: AttachRequest => AttachResponse,
@@ -472,6 +471,16 @@ service! {
             ..cri::ContainerStatus::default()
         };
         Ok(Response::new(cri::ContainerStatusResponse { status: Some(status), ..Default::default() }))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let linux = request.linux.unwrap();
+        self.note(format!("resize {} {}", linux.cpu_shares, linux.memory_limit_in_bytes));
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
     }
 
     async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {

@@ -213,6 +213,50 @@ async fn the_active_deadline_fails_a_pod() {
     assert_eq!(pod.status.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
 }
 
+fn resize(cpu: &str) -> serde_json::Value {
+    json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resize_is_given_refused_or_waits_for_room() {
+    let mut cluster = Cluster::start().await;
+    let spec = |cpu: &str| json!({"containers": [{"name": "a", "image": "busybox", "resources": {"requests": {"cpu": cpu}}}]});
+    cluster.pod("web", spec("1")).await;
+    cluster.pod("other", spec("2")).await;
+    let other = cluster.until_ready("other").await;
+    cluster.until_ready("web").await;
+    cluster.fake.told();
+    let path = "/api/v1/namespaces/default/pods/web/resize";
+    let patch = "application/strategic-merge-patch+json";
+    let has = |cpu: &'static str| {
+        move |p: &Pod| {
+            let resources = first(p).and_then(|c| c.resources.clone()).unwrap_or_default();
+            resources.requests.is_some_and(|r| r["cpu"].0 == cpu)
+                && p.status.as_ref().and_then(|s| s.observed_generation) == p.metadata.generation
+        }
+    };
+    let pending = |reason: &'static str| {
+        move |p: &Pod| {
+            let conditions = p.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some(reason))
+        }
+    };
+    cluster.request("PATCH", path, patch, resize("1500m")).await;
+    let pod = cluster.until("web", "resized", has("1500m")).await;
+    assert_eq!(first(&pod).unwrap().restart_count, 0);
+    assert_eq!(cluster.fake.told(), ["resize 1536 0"]);
+    cluster.request("PATCH", path, patch, resize("9")).await;
+    cluster.until("web", "infeasible", pending("Infeasible")).await;
+    cluster.request("PATCH", path, patch, resize("3")).await;
+    cluster.until("web", "deferred", pending("Deferred")).await;
+    cluster.stop_agent().await;
+    cluster.run_agent().await;
+    cluster.pods().delete("other", &DeleteParams::default()).await.unwrap();
+    cluster.until_gone(&other).await;
+    let pod = cluster.until("web", "resized", has("3")).await;
+    assert_eq!(condition(&pod, "PodResizePending"), "");
+}
+
 fn first(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }

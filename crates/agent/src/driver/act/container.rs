@@ -1,20 +1,24 @@
 //! Containers: making, starting, stopping, looking at them.
 
 use std::{
+    collections::BTreeMap,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use k8s_cri::v1 as cri;
-use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Container, ResourceRequirements},
+    jiff::Timestamp,
+};
 use tonic::{Code, Request};
 
 use super::{Job, image, sandbox, words};
 use crate::{
-    driver::{events::Kind, instance, retry::Waits},
+    driver::{cgroup, events::Kind, instance, retry::Waits},
     environment,
     machine::{Happening, Instance, StopReason},
-    spec,
+    resources, spec,
     translate::{self, Making},
 };
 
@@ -199,6 +203,7 @@ pub(in crate::driver) fn killing(container: &str, reason: &StopReason, again: bo
         StopReason::PodEnds | StopReason::SandboxDied => return format!("Stopping container {container}"),
         StopReason::PostStart => return "FailedPostStartHook".to_owned(),
         StopReason::Changed => format!("Container {container} definition changed"),
+        StopReason::Resized => return format!("Container {container} resize requires restart"),
         StopReason::Probe(kind) => {
             format!("Container {container} failed {} probe", kind.as_str().to_lowercase())
         }
@@ -240,4 +245,26 @@ pub(in crate::driver) async fn seen(job: &Job, id: &str, name: Option<&str>) -> 
             None
         }
     }
+}
+
+/// Gives a running container, and its pod, the resources that the spec asks for. `running` are those that the pod's
+/// containers have now.
+pub(in crate::driver) async fn resize(
+    job: &Job,
+    container: &str,
+    id: &str,
+    running: &BTreeMap<String, ResourceRequirements>,
+) -> Result<Option<ResourceRequirements>, String> {
+    let spec = spec::spec(&job.pod);
+    let part = spec::part(&spec, container).ok_or("the container is not in the pod any more")?;
+    // the pod's cgroup has to hold the larger of before and after while its containers change
+    cgroup::widen(&job.cx.config, &job.pod, running);
+    let request = cri::UpdateContainerResourcesRequest {
+        container_id: id.to_owned(),
+        linux: Some(resources::linux(&spec, &part.container, job.cx.memory)),
+        ..cri::UpdateContainerResourcesRequest::default()
+    };
+    let changed = job.cx.config.runtime.update_container_resources(Request::new(request)).await;
+    changed.map_err(|e| words(&e))?;
+    Ok(part.container.resources.clone())
 }
