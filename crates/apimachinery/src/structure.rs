@@ -69,6 +69,13 @@ pub fn prune(value: &mut Value, schema: &Schema) -> Vec<String> {
     unknown
 }
 
+/// The same for a value inside an object: it has no `apiVersion`, `kind` and `metadata` of its own.
+pub fn prune_part(value: &mut Value, schema: &Schema) -> Vec<String> {
+    let mut unknown = Vec::new();
+    prune_at(value, schema, None, false, &mut unknown);
+    unknown
+}
+
 fn prune_at(
     value: &mut Value,
     schema: &Schema,

@@ -3,6 +3,7 @@
 //! An update is forgiven what it leaves as it was ("ratcheting"): equal parts of old and new are not looked into.
 //! Wording: `kube-openapi/pkg/validation` as `k8s.io/apiextensions-apiserver` turns it into field errors.
 
+mod embedded;
 mod keywords;
 mod lists;
 mod rules;
@@ -34,6 +35,7 @@ pub fn update(new: &Value, old: &Value, schema: &Schema) -> Vec<FieldError> {
 fn all(value: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     let mut errors = Vec::new();
     keywords::walk(value, old, schema, None, &mut errors);
+    embedded::walk(value, schema, None, &mut errors);
     if old.is_none_or(|old| {
         let mut before = Vec::new();
         lists::walk(old, schema, None, &mut before);

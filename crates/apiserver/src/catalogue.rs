@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use apimachinery::{ApiError, Object, Schema, structure};
@@ -10,6 +13,7 @@ use bytes::Bytes;
 use kinds::Resource;
 use serde_json::json;
 use store::Entry;
+use tokio_util::sync::CancellationToken;
 
 use crate::{encoding, special::events};
 
@@ -44,7 +48,13 @@ pub struct Served {
     /// See [`View`].
     pub view: View,
     /// For custom resources: served while its definition is being deleted, creates are refused.
-    pub terminating: bool,
+    terminating: AtomicBool,
+    /// A version that is only stored: requests do not find it.
+    pub hidden: bool,
+    /// The version that objects are stored in.
+    pub storage_version: Arc<str>,
+    /// Cancelled when the resource is served in another way or not at all; its watches end then.
+    pub retired: CancellationToken,
     /// The warning on every use of a deprecated version.
     pub deprecation: Option<String>,
     /// An object with nothing but what is always encoded: what owners of a new object's fields are found by.
@@ -82,13 +92,27 @@ impl Served {
             prefix: prefix(&resource.group, &resource.plural),
             head: head.into(),
             view,
-            terminating: false,
+            terminating: AtomicBool::new(false),
+            hidden: false,
+            storage_version: resource.version.clone(),
+            retired: CancellationToken::new(),
             deprecation: None,
             empty,
             others: Vec::new(),
             api_version,
             resource,
         }
+    }
+
+    /// Its definition is being deleted.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.terminating.load(Ordering::Relaxed)
+    }
+
+    /// From now on creates are refused.
+    pub fn terminate(&self) {
+        self.terminating.store(true, Ordering::Relaxed);
     }
 
     /// Where an object lies.
@@ -259,6 +283,17 @@ impl Catalogue {
         let mut all = Self { generation, ..Self::default() };
         for served in list {
             let resource = &served.resource;
+            let stored = match served.view {
+                View::Direct => true,
+                View::Events => false,
+                View::Custom { storage, .. } => storage,
+            };
+            if stored {
+                all.by_prefix.insert(served.prefix.clone(), served.clone());
+            }
+            if served.hidden {
+                continue;
+            }
             let group = all.groups.entry(resource.group.to_string()).or_default();
             let index = group.versions.iter().position(|(name, _)| **name == *resource.version);
             let index = index.unwrap_or_else(|| {
@@ -268,14 +303,6 @@ impl Catalogue {
             let version = &mut group.versions[index].1;
             version.builtin |= resource.builtin;
             version.resources.insert(resource.plural.to_string(), served.clone());
-            let stored = match served.view {
-                View::Direct => true,
-                View::Events => false,
-                View::Custom { storage, .. } => storage,
-            };
-            if stored {
-                all.by_prefix.insert(served.prefix.clone(), served.clone());
-            }
         }
         for group in all.groups.values_mut() {
             group.versions.sort_by_key(|(name, _)| std::cmp::Reverse(version_rank(name)));
@@ -283,6 +310,11 @@ impl Catalogue {
         all.order = all.groups.keys().cloned().collect();
         all.order.sort_by_key(|name| (-priority(name), name.clone()));
         all
+    }
+
+    /// Everything that requests can find.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.groups.values().flat_map(|g| &g.versions).flat_map(|(_, v)| v.resources.values())
     }
 
     /// One version of a group.

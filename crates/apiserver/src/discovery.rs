@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
     Response,
-    catalogue::{Catalogue, Group, Version},
+    catalogue::{Catalogue, Group, Served, Version},
     negotiate::Offer,
     respond, route,
     server::{Call, Inner},
@@ -122,8 +122,9 @@ fn group(name: &str, group: &Group) -> Value {
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn storage_hash(resource: &Resource) -> String {
-    let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+fn storage_hash(served: &Served) -> String {
+    let resource = &served.resource;
+    let text = format!("{}/{}/{}", resource.group, served.storage_version, resource.kind);
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
 }
 
@@ -142,7 +143,7 @@ fn resources(group_version: &str, version: &Version) -> Value {
             entry["categories"] = json!(resource.categories);
         }
         if resource.verbs.iter().any(|v| &**v == "get") {
-            entry["storageVersionHash"] = storage_hash(resource).into();
+            entry["storageVersionHash"] = storage_hash(served).into();
         }
         list.push(entry);
         for sub in &resource.subresources {

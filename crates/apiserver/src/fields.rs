@@ -73,6 +73,12 @@ impl<'a> Tracker<'a> {
         Self { served, manager: SERVER.to_owned(), subresource: String::new(), now }
     }
 
+    /// The same, for a subresource.
+    pub fn of(mut self, subresource: &str) -> Self {
+        subresource.clone_into(&mut self.subresource);
+        self
+    }
+
     fn write(&self) -> apply::Write<'_> {
         apply::Write {
             manager: &self.manager,

@@ -4,13 +4,15 @@
 //! controller, a node or a network; what lies outside comes in through [`Config`].
 //!
 //! Reading order: [`server`] (the way of a request, top to bottom) → `request`, `negotiate`, `options` (how it is read) →
-//! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `proxy` (log, exec and the
+//! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `custom/`
+//! (definitions of custom resources) → `proxy` (log, exec and the
 //! like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
 
 mod admit;
 mod body;
 mod catalogue;
 mod config;
+mod custom;
 mod discovery;
 mod encoding;
 mod fields;

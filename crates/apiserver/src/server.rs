@@ -27,7 +27,7 @@ use crate::{
     body::{self, BoxError, RequestBody},
     catalogue::{Catalogue, Served},
     config::Config,
-    impersonation,
+    custom, impersonation,
     metrics::Metrics,
     negotiate::{self, Media, Offer},
     openapi::Documents,
@@ -167,6 +167,7 @@ impl Server {
     /// the server is ready; what it began ends when the server is dropped.
     pub async fn start(&self) -> Result<(), ApiError> {
         special::bootstrap::run(&self.0).await?;
+        custom::start(&self.0).await?;
         tokio::spawn(special::expiry::run(Arc::downgrade(&self.0)));
         self.0.ready.store(true, std::sync::atomic::Ordering::Release);
         Ok(())

@@ -23,7 +23,7 @@ pub mod protobuf;
 pub mod resource;
 pub mod shape;
 
-mod apiextensions;
+pub mod apiextensions;
 mod apps;
 mod apps_rules;
 mod authentication;

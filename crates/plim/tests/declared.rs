@@ -87,3 +87,180 @@ fn kubectl_goes_over_from_client_side_to_server_side_apply() {
     cluster.ok(&["apply", "-f", "-"], &WEB.replace("replicas: 2", "replicas: 4"));
     assert_eq!(cluster.ok(&["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"], ""), "4");
 }
+
+const DEFINITION: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, singular: widget, kind: Widget, shortNames: [wd], categories: [all]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources:
+      status: {}
+      scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas, labelSelectorPath: .status.selector}
+    additionalPrinterColumns:
+    - {name: Size, type: string, jsonPath: .spec.size}
+    - {name: Replicas, type: integer, jsonPath: .spec.replicas, priority: 1}
+    - {name: Age, type: date, jsonPath: .metadata.creationTimestamp}
+    selectableFields: [{jsonPath: .spec.size}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        properties:
+          spec:
+            type: object
+            required: [size]
+            properties:
+              size: {type: string, enum: [small, large], description: How large the widget is.}
+              replicas: {type: integer, minimum: 0, default: 1}
+              ports:
+                type: array
+                x-kubernetes-list-type: map
+                x-kubernetes-list-map-keys: [name]
+                items: {type: object, required: [name], properties: {name: {type: string}, port: {x-kubernetes-int-or-string: true}}}
+              free: {type: object, x-kubernetes-preserve-unknown-fields: true}
+            x-kubernetes-validations:
+            - {rule: "self.size != 'small' || self.replicas <= 3", message: small widgets have at most 3 replicas}
+            - {rule: "self.size == oldSelf.size", message: the size stays}
+          status:
+            type: object
+            properties: {replicas: {type: integer}, selector: {type: string}}
+"#;
+
+const WIDGET: &str = r#"
+apiVersion: example.com/v1
+kind: Widget
+metadata: {name: one}
+spec: {size: small, ports: [{name: web, port: http}], free: {any: {thing: 1}}}
+"#;
+
+#[test]
+fn a_custom_resource_is_served_as_a_built_in_kind_is() {
+    let Some(cluster) = Cluster::new() else { return };
+    cluster.ok(&["apply", "-f", "-"], DEFINITION);
+    cluster.ok(&["wait", "crd/widgets.example.com", "--for=condition=Established", "--timeout=30s"], "");
+
+    // Created, defaulted, shown by its columns, found by its short name and category, chosen by its fields.
+    cluster.ok(&["create", "-f", "-"], WIDGET);
+    let wide = cluster.ok(&["get", "wd", "-o", "wide"], "");
+    assert!(wide.contains("NAME   SIZE    REPLICAS   AGE") && wide.contains("one    small   1 "), "{wide}");
+    assert!(cluster.ok(&["get", "all"], "").contains("widget.example.com/one"));
+    let chosen = |size: &str| {
+        cluster.ok(&["get", "wd", "-o", "name", "--field-selector", &format!("spec.size={size}")], "")
+    };
+    assert_eq!((chosen("small").trim(), chosen("large").trim()), ("widget.example.com/one", ""));
+    let kept =
+        cluster.ok(&["get", "wd", "one", "-o", "jsonpath={.spec.free.any.thing} {.metadata.generation}"], "");
+    assert_eq!(kept, "1 1");
+
+    // Mistakes are told; what CEL forbids, too.
+    let unknown =
+        cluster.refused(&["apply", "-f", "-"], &WIDGET.replace("size: small", "size: small, colour: red"));
+    assert!(unknown.contains(r#"unknown field "spec.colour""#), "{unknown}");
+    let value = cluster.refused(&["apply", "-f", "-"], &WIDGET.replace("small", "tiny"));
+    assert!(
+        value.contains(r#"spec.size: Unsupported value: "tiny": supported values: "small", "large""#),
+        "{value}"
+    );
+    let rule =
+        cluster.refused(&["patch", "wd", "one", "--type=merge", "-p", r#"{"spec":{"replicas":9}}"#], "");
+    assert!(rule.contains("small widgets have at most 3 replicas"), "{rule}");
+    let transition =
+        cluster.refused(&["patch", "wd", "one", "--type=merge", "-p", r#"{"spec":{"size":"large"}}"#], "");
+    assert!(transition.contains("the size stays"), "{transition}");
+
+    // Scale and status are subresources; a write of the one leaves the other.
+    cluster.ok(&["scale", "wd", "one", "--replicas=3"], "");
+    cluster.ok(
+        &[
+            "patch",
+            "wd",
+            "one",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            r#"{"status":{"replicas":2},"spec":{"size":"large"}}"#,
+        ],
+        "",
+    );
+    let shown = cluster.ok(
+        &[
+            "get",
+            "wd",
+            "one",
+            "-o",
+            "jsonpath={.spec.replicas} {.status.replicas} {.spec.size} {.metadata.generation}",
+        ],
+        "",
+    );
+    assert_eq!(shown, "3 2 small 2");
+
+    // Explained from the published schema, and applied from the server's side.
+    let explained = cluster.ok(&["explain", "widgets.spec"], "");
+    assert!(explained.contains("How large the widget is.") && explained.contains("replicas"), "{explained}");
+    let port = WIDGET.replace("{name: web, port: http}", "{name: admin, port: 9}");
+    cluster.ok(&["apply", "--server-side", "--field-manager=other", "-f", "-"], &port);
+    let ports = cluster.ok(&["get", "wd", "one", "-o", "jsonpath={.spec.ports[*].name}"], "");
+    assert!(ports.contains("web") && ports.contains("admin"), "{ports}");
+
+    // It is served after a restart, and gone with its definition.
+    cluster.plim(&["down"]);
+    cluster.start();
+    assert!(cluster.ok(&["get", "wd", "one"], "").contains("small"));
+    cluster.ok(&["delete", "crd", "widgets.example.com", "--timeout=30s"], "");
+    let gone = cluster.refused(&["get", "widgets"], "");
+    // kubectl may still believe that there are widgets.
+    let words = ["the server doesn't have a resource type", "could not find the requested resource"];
+    assert!(words.iter().any(|w| gone.contains(w)), "{gone}");
+    cluster.ok(&["apply", "-f", "-"], DEFINITION);
+    cluster.ok(&["wait", "crd/widgets.example.com", "--for=condition=Established", "--timeout=30s"], "");
+    assert_eq!(cluster.ok(&["get", "widgets", "-o", "name"], ""), "");
+}
+
+#[test]
+fn a_definition_that_makes_no_sense_is_refused() {
+    let Some(cluster) = Cluster::new() else { return };
+    for (from, to, words) in [
+        (
+            "name: widgets.example.com",
+            "name: wigdets.example.com",
+            "metadata.name: Invalid value: \"wigdets.example.com\": must be spec.names.plural+\".\"+spec.group",
+        ),
+        ("storage: true", "storage: false", "must have exactly one version marked as storage version"),
+        (
+            "{type: integer, minimum: 0, default: 1}",
+            "{minimum: 0}",
+            "properties[replicas].type: Required value: must not be empty for specified object fields",
+        ),
+        (
+            "{type: integer, minimum: 0, default: 1}",
+            "{type: integer, default: many}",
+            "properties[replicas].default: Invalid value: \"string\"",
+        ),
+        (
+            ".spec.size}]",
+            ".spec.nothing}]",
+            "spec.selectableFields[0].jsonPath: Invalid value: \".spec.nothing\": is an invalid path",
+        ),
+        ("self.size == oldSelf.size", "self.size ==", "compilation failed"),
+        (
+            "specReplicasPath: .spec",
+            "specReplicasPath: .status",
+            "spec.subresources.scale.specReplicasPath: Invalid value: \".status.replicas\": should be a json path under .spec",
+        ),
+        (
+            "x-kubernetes-list-map-keys: [name]",
+            "x-kubernetes-list-map-keys: [port]",
+            "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+        ),
+    ] {
+        let refused = cluster.refused(&["create", "-f", "-"], &DEFINITION.replace(from, to));
+        assert!(refused.contains(words), "{to}: {refused}");
+    }
+}

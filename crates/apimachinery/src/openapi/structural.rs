@@ -2,18 +2,18 @@
 //!
 //! Source of rules and wording: `k8s.io/apiextensions-apiserver/pkg/apiserver/schema/validation.go`.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::complete;
 use crate::{
-    cel::Program,
     field::{FieldError, FieldPath},
     schema::{CelRule, ListType, Rules, Schema, Type},
 };
 
 /// Deeper schemas are refused.
-const MAX_DEPTH: usize = 100;
+pub(super) const MAX_DEPTH: usize = 100;
 
 /// Where in the schema a node is.
 #[derive(Clone, Copy, PartialEq)]
@@ -40,6 +40,7 @@ pub fn from_json_schema(json: &Value) -> Result<Schema, Vec<FieldError>> {
 pub fn from_json_schema_at(json: &Value, path: &FieldPath) -> Result<Schema, Vec<FieldError>> {
     let mut reader = Reader { errors: Vec::new() };
     let schema = reader.node(json, path, Place::Root, 0);
+    complete::check(&schema, path, &mut reader.errors);
     if reader.errors.is_empty() {
         Ok(schema)
     } else {
@@ -110,7 +111,6 @@ impl Reader {
             ..Schema::default()
         };
         self.own_type(json, &schema, path, place);
-        self.unsupported(json, path);
         for (name, child) in json["properties"].as_object().into_iter().flatten() {
             let below = path.child("properties").key(name);
             let place = if place == Place::Nested { place } else { Place::Field };
@@ -128,19 +128,19 @@ impl Reader {
             }
             _ => {}
         }
-        if schema.additional.is_some() && !schema.properties.is_empty() {
-            let words = "additionalProperties and properties are mutual exclusive";
+        if schema.embedded_resource && !json["additionalProperties"].is_null() {
+            let words = "must not be used if x-kubernetes-embedded-resource is set";
             self.forbid(path, "additionalProperties", words);
         }
         if json["items"].is_object() {
             let place = if place == Place::Nested { place } else { Place::Item };
             schema.items = Some(Arc::new(self.node(&json["items"], &path.child("items"), place, depth + 1)));
-        } else if json["items"].is_array() {
-            self.forbid(path, "items", "items must be a schema object and not an array");
         } else if schema.kind == Some(Type::Array) && place != Place::Nested {
             self.errors.push(FieldError::required(&path.child("items"), "must be specified"));
         }
-        self.lists(json, &schema, path);
+        if place == Place::Root || schema.embedded_resource {
+            self.whole(json, path, place);
+        }
         let rules = self.rules(json, path, depth);
         schema.rules = (rules != Rules::default()).then(|| Box::new(rules));
         if place == Place::Root || schema.embedded_resource {
@@ -153,28 +153,14 @@ impl Reader {
     fn own_type(&mut self, json: &Value, schema: &Schema, path: &FieldPath, place: Place) {
         let at = path.child("type");
         let word = json["type"].as_str().unwrap_or_default();
-        if !word.is_empty() && schema.kind.is_none() {
-            let known = ["array", "boolean", "integer", "number", "object", "string"];
-            self.errors.push(FieldError::not_supported(&at, word, &known));
-            return;
-        }
-        if schema.embedded_resource && schema.kind != Some(Type::Object) {
+        if schema.embedded_resource && word != "object" {
             let words = "must be object if x-kubernetes-embedded-resource is true";
             self.errors.push(if word.is_empty() {
                 FieldError::required(&at, words)
             } else {
                 FieldError::invalid(&at, word, words)
             });
-            return;
-        }
-        if schema.embedded_resource && json["properties"].is_null() && !schema.preserve_unknown {
-            let words = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
-            self.errors.push(FieldError::required(&path.child("properties"), words));
-        }
-        if place == Place::Root && !word.is_empty() && word != "object" {
-            self.errors.push(FieldError::invalid(&at, word, "must be object at the root"));
-        }
-        if schema.kind.is_none() && !schema.int_or_string && !schema.preserve_unknown {
+        } else if word.is_empty() && !schema.int_or_string && !schema.preserve_unknown {
             let words = match place {
                 Place::Root => "must not be empty at the root",
                 Place::Item => "must not be empty for specified array items",
@@ -183,27 +169,53 @@ impl Reader {
             };
             self.errors.push(FieldError::required(&at, words));
         }
-        if schema.int_or_string && !word.is_empty() && place != Place::Nested {
-            self.errors.push(FieldError::invalid(
-                &at,
-                word,
-                "must be empty if x-kubernetes-int-or-string is true",
-            ));
+        if schema.embedded_resource && json["properties"].is_null() && !schema.preserve_unknown {
+            let words = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
+            self.errors.push(FieldError::required(&path.child("properties"), words));
+        }
+        if place == Place::Root && !word.is_empty() && word != "object" {
+            self.errors.push(FieldError::invalid(&at, word, "must be object at the root"));
+        }
+        if schema.int_or_string && schema.preserve_unknown {
+            let words = "must be false if x-kubernetes-int-or-string is true";
+            let at = path.child("x-kubernetes-preserve-unknown-fields");
+            self.errors.push(FieldError::invalid(&at, true, words));
+        }
+        if schema.int_or_string && schema.embedded_resource {
+            let words = "must be false if x-kubernetes-int-or-string is true";
+            let at = path.child("x-kubernetes-embedded-resource");
+            self.errors.push(FieldError::invalid(&at, true, words));
         }
     }
 
-    fn unsupported(&mut self, json: &Value, path: &FieldPath) {
-        for key in ["$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "id"] {
-            if !json[key].is_null() {
-                self.forbid(path, key, &format!("{key} is not supported"));
+    /// What a whole object says of its three fields.
+    fn whole(&mut self, json: &Value, path: &FieldPath, place: Place) {
+        let properties = path.child("properties");
+        for name in ["kind", "apiVersion"] {
+            let field = &json["properties"][name];
+            if !field.is_null() && field["type"] != "string" {
+                let found = field["type"].as_str().unwrap_or_default();
+                let at = properties.key(name).child("type");
+                self.errors.push(FieldError::invalid(&at, found, "must be string"));
             }
         }
-        if flag(json, "uniqueItems") {
-            self.forbid(
-                path,
-                "uniqueItems",
-                "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
-            );
+        let Some(metadata) = json["properties"].get("metadata") else { return };
+        let at = properties.key("metadata");
+        if metadata["type"] != "object" {
+            let found = metadata["type"].as_str().unwrap_or_default();
+            self.errors.push(FieldError::invalid(&at.child("type"), found, "must be object"));
+        }
+        let says_too_much =
+            metadata.as_object().into_iter().flatten().any(|(key, value)| match key.as_str() {
+                "type" | "default" => false,
+                "properties" => value
+                    .as_object()
+                    .is_some_and(|p| !p.is_empty() && p.keys().any(|k| k != "name" && k != "generateName")),
+                _ => !matches!(value, Value::Null | Value::Bool(false)) && value != "",
+            });
+        if place == Place::Root && says_too_much {
+            let words = "must not specify anything other than name and generateName, but metadata is implicitly specified";
+            self.errors.push(FieldError::forbidden(&at, words));
         }
     }
 
@@ -222,38 +234,21 @@ impl Reader {
             ("x-kubernetes-list-map-keys", "must be empty to be structural"),
             ("x-kubernetes-list-type", "must be undefined to be structural"),
             ("x-kubernetes-map-type", "must be undefined to be structural"),
+            ("x-kubernetes-validations", "must be empty to be structural"),
         ] {
-            let set = !matches!(&json[key], Value::Null | Value::Bool(false)) && json[key] != "";
+            let set = match &json[key] {
+                Value::Null | Value::Bool(false) => false,
+                Value::String(text) => !text.is_empty(),
+                Value::Array(list) => !list.is_empty(),
+                _ => true,
+            };
             if set {
                 self.forbid(path, key, words);
             }
         }
-    }
-
-    fn lists(&mut self, json: &Value, schema: &Schema, path: &FieldPath) {
-        if schema.list_type == ListType::Map && schema.list_map_keys.is_empty() {
-            let words = "must not be empty if x-kubernetes-list-type is map";
-            self.errors.push(FieldError::required(&path.child("x-kubernetes-list-map-keys"), words));
-        }
-        if let Some(word) = json["x-kubernetes-list-type"].as_str()
-            && schema.kind != Some(Type::Array)
-        {
-            let words = format!("must be array if x-kubernetes-list-type is {word}");
-            let at = path.child("type");
-            self.errors.push(FieldError::invalid(&at, json["type"].as_str().unwrap_or_default(), words));
-        }
-        let Some(items) = &schema.items else { return };
-        for key in &schema.list_map_keys {
-            let known = items.properties.get(key);
-            if known.is_none() {
-                let at = path.child("x-kubernetes-list-map-keys");
-                let words = "entries must all be names of item properties";
-                self.errors.push(FieldError::invalid(&at, key.to_string(), words));
-            } else if !items.required.contains(key) && known.is_some_and(|k| k.default.is_none()) {
-                let at = path.child("items").child("properties").key(key).child("default");
-                let words = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-                self.errors.push(FieldError::required(&at, words));
-            }
+        if json["properties"].get("metadata").is_some() {
+            let at = path.child("properties").key("metadata");
+            self.errors.push(FieldError::forbidden(&at, "must not be specified in a nested context"));
         }
     }
 
@@ -282,32 +277,28 @@ impl Reader {
             let words = format!("must be a valid regular expression, but isn't: {error}");
             self.errors.push(FieldError::invalid(&path.child("pattern"), pattern.as_str(), words));
         }
-        // The two shapes of int-or-string that upstream allows below anyOf carry types.
-        let int_or_string = flag(json, "x-kubernetes-int-or-string");
+        // The two shapes of int-or-string that are allowed to name types.
+        let either = json!([{"type": "integer"}, {"type": "string"}]);
         for (key, list) in
             [("allOf", &mut rules.all_of), ("anyOf", &mut rules.any_of), ("oneOf", &mut rules.one_of)]
         {
+            if key == "anyOf" && json[key] == either {
+                continue;
+            }
             for (index, child) in json[key].as_array().into_iter().flatten().enumerate() {
-                let typed = child.as_object().is_some_and(|m| m.len() == 1 && m.contains_key("type"));
-                if int_or_string && key != "oneOf" && (typed || child["anyOf"].is_array()) {
-                    continue;
-                }
                 let below = path.child(key).index(index);
-                list.push(Arc::new(self.node(child, &below, Place::Nested, depth + 1)));
+                let mut child = Cow::Borrowed(child);
+                if key == "allOf" && index == 0 && child["anyOf"] == either {
+                    child.to_mut()["anyOf"] = Value::Null;
+                }
+                list.push(Arc::new(self.node(&child, &below, Place::Nested, depth + 1)));
             }
         }
         if json["not"].is_object() {
             rules.not = Some(Arc::new(self.node(&json["not"], &path.child("not"), Place::Nested, depth + 1)));
         }
-        for (index, rule) in json["x-kubernetes-validations"].as_array().into_iter().flatten().enumerate() {
-            let at = path.child("x-kubernetes-validations").index(index);
+        for rule in json["x-kubernetes-validations"].as_array().into_iter().flatten() {
             let source = text(rule, "rule").unwrap_or_default();
-            if source.trim().is_empty() {
-                self.errors.push(FieldError::required(&at.child("rule"), "rule is not specified"));
-            } else if let Err(error) = Program::compile(&source) {
-                let words = format!("compilation failed: {error}");
-                self.errors.push(FieldError::invalid(&at.child("rule"), source.as_str(), words));
-            }
             rules.cel.push(CelRule {
                 rule: source,
                 message: text(rule, "message"),

@@ -15,7 +15,7 @@ use apimachinery::{ApiError, Object};
 use kinds::Resource;
 use serde_json::Value;
 
-use crate::{catalogue::Served, server::Inner};
+use crate::{catalogue::Served, server::Inner, verbs::create};
 
 /// What a write holds until its commit is visible.
 pub(crate) type Reserved<'a> = Option<services::Lease<'a>>;
@@ -37,6 +37,21 @@ pub(crate) fn reserve<'a>(
 /// A namespace goes only when its own finalizers are gone, too.
 pub(crate) fn waits_for_finalize(resource: &Resource, object: &Object) -> bool {
     is_namespace(resource) && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
+}
+
+/// A definition stays until its objects are gone.
+pub(crate) fn hold_deleted(resource: &Resource, object: &mut Object) {
+    if &*resource.plural != "customresourcedefinitions" || &*resource.group != "apiextensions.k8s.io" {
+        return;
+    }
+    let cleanup = kinds::apiextensions::CLEANUP;
+    let finalizers =
+        &mut create::metadata_mut(object).entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(list) = finalizers.as_array_mut()
+        && !list.iter().any(|f| f == cleanup)
+    {
+        list.push(cleanup.into());
+    }
 }
 
 /// A namespace says in its status that it is going.

@@ -46,7 +46,7 @@ pub(crate) async fn insert(
     wanted: &str,
 ) -> Result<(Object, String), ApiError> {
     let resource = &*served.resource;
-    if served.terminating {
+    if served.is_terminating() {
         let why = "create not allowed while custom resource definition is terminating";
         return Err(ApiError::other(405, "MethodNotAllowed", why));
     }

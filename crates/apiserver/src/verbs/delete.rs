@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use apimachinery::{ApiError, Object, meta, time};
 use bytes::Bytes;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use kinds::{DeletedObject, Resource};
 use serde_json::{Value, json};
 use store::{Entry, Expect, Op, Revision};
@@ -119,7 +119,7 @@ async fn remove(
             write.mutate(inner, call, &mut nothing, Some(&old)).await?;
             write.validate(inner, call, &mut nothing, Some(&old)).await?;
         }
-        if let Some(outcome) = attempt(inner, call, served, &entry, old, options).await? {
+        if let Some(outcome) = attempt(inner, call.now, served, &entry, old, options).await? {
             return Ok(outcome);
         }
     }
@@ -150,7 +150,7 @@ fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete
 /// One try; `None` when somebody else was faster.
 async fn attempt(
     inner: &Inner,
-    call: &Call,
+    now: DateTime<Utc>,
     served: &Served,
     entry: &Arc<Entry>,
     mut object: Object,
@@ -160,6 +160,7 @@ async fn attempt(
     let deleting = meta::deletion_timestamp(&object).is_some();
     if !deleting {
         set_propagation(resource, &mut object, options);
+        special::hold_deleted(resource, &mut object);
     }
     let grace = grace(resource, &object, options);
     let held = meta::finalizers(&object).next().is_some() || special::waits_for_finalize(resource, &object);
@@ -174,7 +175,7 @@ async fn attempt(
                 metadata_mut(&mut object).insert("deletionGracePeriodSeconds".to_owned(), grace.into());
             }
         } else {
-            let at = time::format_time(call.now + TimeDelta::seconds(grace));
+            let at = time::format_time(now + TimeDelta::seconds(grace));
             let metadata = metadata_mut(&mut object);
             metadata.insert("deletionTimestamp".to_owned(), at.into());
             metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
@@ -271,6 +272,22 @@ pub(crate) async fn evicted(
 ) -> Result<(), ApiError> {
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     remove(inner, call, pods, &namespace, &name, options).await.map(|_| ())
+}
+
+/// Deletes an object without admission. Whether it stays for now.
+pub(crate) async fn purge(inner: &Inner, served: &Served, entry: &Arc<Entry>) -> Result<bool, ApiError> {
+    let mut entry = entry.clone();
+    loop {
+        let object = served.object(&entry)?;
+        let now = (inner.config.now)();
+        match attempt(inner, now, served, &entry, object, &Delete::default()).await? {
+            Some(outcome) => return Ok(matches!(outcome, Outcome::Stays(_))),
+            None => match inner.config.store.get(&entry.key) {
+                Some(newer) => entry = newer,
+                None => return Ok(false),
+            },
+        }
+    }
 }
 
 /// The end of an object whose lifetime is over: deleted without admission.

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt as _;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use store::{Event, Revision, Store, Watch, WatchItem};
@@ -107,6 +108,7 @@ impl Stream {
             if self.done {
                 return None;
             }
+            let mut last = Vec::new();
             let watch = self.watch.as_mut()?;
             let wake = self.bookmark.unwrap_or(self.end).min(self.end);
             tokio::select! {
@@ -118,6 +120,13 @@ impl Stream {
                         return Some(self.format.error(&super::read_error(error)));
                     }
                 },
+                () = self.format.served.retired.cancelled() => {
+                    // What has happened before is still told.
+                    while let Some(Ok(WatchItem::Events(events))) = watch.next().now_or_never() {
+                        last.push(events);
+                    }
+                    self.done = true;
+                }
                 () = tokio::time::sleep_until(wake) => {
                     if Instant::now() >= self.end {
                         return None;
@@ -132,6 +141,9 @@ impl Stream {
                     });
                     self.ready.extend(self.format.bookmark(revision, false));
                 }
+            }
+            for events in last {
+                self.events(&events);
             }
         }
     }

@@ -1,6 +1,12 @@
-//! `apiextensions.k8s.io/v1`: CustomResourceDefinition.
+//! `apiextensions.k8s.io/v1`: CustomResourceDefinition, and the resources that definitions stand for.
 
-use apimachinery::Object;
+mod define;
+pub mod names;
+mod rules;
+
+use std::collections::BTreeSet;
+
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -10,6 +16,11 @@ use crate::{
     object::{at_mut, fill, flag, has, list, set, text},
     resource::Strategy,
 };
+
+pub use define::{Version, define, object_metadata};
+
+/// The finalizer that keeps a definition until its objects are gone.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
@@ -28,6 +39,28 @@ fn remember_storage(object: &mut Object) {
     if !stored.iter().any(|version| *version == storage) {
         stored.push(storage.into());
         set(object, "status.storedVersions", stored);
+    }
+}
+
+/// Lists that are declared as sets of things that no set can hold.
+fn odd_sets(definition: &Object, found: &mut BTreeSet<String>) {
+    fn walk(schema: &Value, found: &mut BTreeSet<String>) {
+        match schema {
+            Value::Object(map) => {
+                let items = text(schema, "items.type");
+                if text(schema, "x-kubernetes-list-type") == "set" && matches!(items, "object" | "array") {
+                    found.insert(format!(
+                        "x-kubernetes-list-type: set for items of type {items:?} is not supported by server-side apply or CEL validation rules"
+                    ));
+                }
+                map.values().for_each(|child| walk(child, found));
+            }
+            Value::Array(list) => list.iter().for_each(|child| walk(child, found)),
+            _ => {}
+        }
+    }
+    for version in list(definition, "spec.versions") {
+        walk(&version["schema"], found);
     }
 }
 
@@ -59,6 +92,24 @@ impl Strategy for CustomResourceDefinition {
         if subresource.is_empty() {
             remember_storage(new);
         }
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        rules::definition(object).errors
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        rules::change(new, old, subresource).errors
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut known = BTreeSet::new();
+        if let Some(old) = old {
+            odd_sets(old, &mut known);
+        }
+        let mut found = BTreeSet::new();
+        odd_sets(new, &mut found);
+        found.difference(&known).cloned().collect()
     }
 
     fn row(&self, object: &Object, _now: DateTime<Utc>) -> Option<Vec<Value>> {
