@@ -109,6 +109,8 @@ impl Here<'_> {
                         "This step changes Java's certificates; it is run again without the host's.",
                     );
                     java = false;
+                    // Before the layer that it stands on.
+                    drop(rootfs);
                 }
                 Verdict::JavaMixed => {
                     return Err(self.fail("Java's certificates are mixed with the host's", None));
