@@ -3,7 +3,7 @@
 use std::io;
 
 use async_trait::async_trait;
-use runtime::oneshot::Oneshot;
+use runtime::oneshot::{Holder, Oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Runs one process in a root file system to its end.
@@ -21,4 +21,16 @@ pub trait Executor: Send + Sync {
         output: &mut (dyn for<'o> FnMut(&'o [u8]) + Send),
         cancel: &CancellationToken,
     ) -> io::Result<i32>;
+}
+
+#[async_trait]
+impl Executor for Holder {
+    async fn run(
+        &self,
+        step: &Oneshot,
+        output: &mut (dyn for<'o> FnMut(&'o [u8]) + Send),
+        cancel: &CancellationToken,
+    ) -> io::Result<i32> {
+        Holder::run(self, step, output, cancel).await
+    }
 }

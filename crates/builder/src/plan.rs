@@ -410,4 +410,13 @@ mod tests {
         assert_eq!(texts(0), ["RUN from-image", "ONBUILD COPY --from=tools /t /t"]);
         assert_eq!(texts(2), ["COPY --from=tools /t /t", "RUN x"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_dockerfile_makes_it_panic(
+            text in "((FROM|ARG|COPY|RUN|ONBUILD COPY) |--from=|--mount=from=|--platform=| AS |a|b|0|1|\\$\\{?a|\\}|=|/|\n){0,40}"
+        ) {
+            let _ = needed(&text, None);
+        }
+    }
 }

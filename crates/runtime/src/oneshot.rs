@@ -68,6 +68,8 @@ pub struct Oneshot {
     pub hostname: String,
     /// Given to its standard input, which is then closed.
     pub stdin: Vec<u8>,
+    /// No network: a network namespace of its own, with nothing in it.
+    pub offline: bool,
 }
 
 /// A holder for one-shot processes.
@@ -205,7 +207,7 @@ impl Holder {
                 pid: Namespace::New,
                 ipc: Namespace::New,
                 uts: Namespace::New,
-                net: Namespace::Host,
+                net: if spec.offline { Namespace::New } else { Namespace::Host },
                 hostname: spec.hostname.clone(),
             },
             root: Some(Root {

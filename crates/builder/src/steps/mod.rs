@@ -6,4 +6,5 @@ mod certificates;
 mod copy;
 mod fetch;
 mod mounts;
+mod order;
 mod run;

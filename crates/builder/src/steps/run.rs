@@ -40,6 +40,7 @@ const MAX_LINE: usize = 8 * 1024;
 
 /// What is run, its variables left to the shell.
 struct Job {
+    offline: bool,
     args: Vec<String>,
     /// A file to be run, for a here-document that begins with `#!`.
     script: Option<String>,
@@ -48,15 +49,12 @@ struct Job {
 
 impl Here<'_> {
     pub(crate) fn run(&self, state: &State, run: &Run) -> Result<Made> {
-        if run.offline {
-            return Err(self.fail("RUN --network=none is not supported", Some("Leave it out.".into())));
-        }
         let job = self.job(state, run);
         let wanted = self.wanted(state, &run.mounts)?;
         let mut key = self.key("run", state);
         key.fields(&job.args).field(job.script.as_deref().unwrap_or_default());
         key.fields(job.env.iter().map(|(n, v)| format!("{n}={v}")));
-        key.fields([state.config.workdir(), state.config.user()]);
+        key.fields([state.config.workdir(), state.config.user(), if run.offline { "offline" } else { "" }]);
         self.key_of_mounts(&mut key, &wanted);
         self.session.layer(&key.text(), || self.execute(state, &job, &wanted))
     }
@@ -85,7 +83,7 @@ impl Here<'_> {
                 env.push((name.clone(), value.clone()));
             }
         }
-        Job { args, script, env }
+        Job { offline: run.offline, args, script, env }
     }
 
     fn execute(&self, state: &State, job: &Job, wanted: &[Wanted]) -> Result<Option<WorkDir>> {
@@ -109,6 +107,8 @@ impl Here<'_> {
                         "This step changes Java's certificates; it is run again without the host's.",
                     );
                     java = false;
+                    // Before the layer that it stands on.
+                    drop(rootfs);
                 }
                 Verdict::JavaMixed => {
                     return Err(self.fail("Java's certificates are mixed with the host's", None));
@@ -146,6 +146,7 @@ impl Here<'_> {
             binds,
             hostname: HOSTNAME.into(),
             stdin: Vec::new(),
+            offline: job.offline,
         };
         let absent = Absent::note(&root, &oneshot.binds);
         let mut lines = Lines::default();

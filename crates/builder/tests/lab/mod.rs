@@ -304,7 +304,8 @@ fn run(
     }
     fs::create_dir_all(step.root.join("dev"))?;
     mounts.insert(0, ("/dev/null".into(), step.root.join("dev/null"), true));
-    File::create(step.root.join("dev/null"))?;
+    let null = step.root.join("dev/null");
+    let made = !null.exists() && File::create(&null).is_ok();
     let split = |v: &OsString| {
         let at = v.as_bytes().iter().position(|b| *b == b'=').unwrap();
         let part = |bytes: &[u8]| OsString::from(std::ffi::OsStr::from_bytes(bytes));
@@ -358,7 +359,9 @@ fn run(
     }
     let status = child.wait()?;
     // Beyond what it was asked for, so it is not for the builder to remove.
-    fs::remove_file(step.root.join("dev/null"))?;
+    if made {
+        fs::remove_file(null)?;
+    }
     use std::os::unix::process::ExitStatusExt;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
