@@ -35,6 +35,7 @@ pub mod mirroring;
 pub mod namespaces;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod node_ttl;
 pub mod pod_gc;
 pub mod protection;
 pub mod quota;
@@ -42,6 +43,7 @@ pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod taint_eviction;
+pub mod token_secrets;
 pub mod ttl_after_finished;
 pub mod volumes;
 
