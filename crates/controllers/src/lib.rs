@@ -59,7 +59,11 @@ pub struct Options {}
 /// Every loop of the control plane.
 #[must_use]
 pub fn all(_options: &Options) -> Vec<Box<dyn Controller>> {
-    vec![Box::new(replicaset::replica_sets()), Box::new(replicaset::replication_controllers())]
+    vec![
+        Box::new(deployment::Deployments),
+        Box::new(replicaset::replica_sets()),
+        Box::new(replicaset::replication_controllers()),
+    ]
 }
 
 /// One control loop.
