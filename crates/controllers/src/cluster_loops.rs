@@ -14,6 +14,7 @@ use crate::{
     namespaces::Namespaces,
     node_ipam::{NodeIpam, Range},
     node_lifecycle::NodeLifecycle,
+    node_ttl::NodeTtl,
     pod_gc::PodGc,
     protection::{ClaimProtection, VolumeProtection},
     quota::Quota,
@@ -21,15 +22,18 @@ use crate::{
     root_ca::RootCa,
     service_accounts::ServiceAccounts,
     taint_eviction::TaintEviction,
+    token_secrets::{Sign, TokenSecrets},
     ttl_after_finished::TtlAfterFinished,
     volumes::VolumeBinder,
 };
 
 /// What the loops have to be told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The certificate, PEM, by which pods know the API server.
     pub ca: String,
+    /// The signer of tokens without end; none are made if absent.
+    pub sign: Option<Sign>,
     /// The networks that nodes get their parts of; none when something else gives them out.
     pub pod_networks: Vec<Range>,
     /// Where [`LocalPath`] volumes are on each node; none without a local-path provisioner.
@@ -45,7 +49,8 @@ pub fn loops(settings: Settings) -> Vec<Box<dyn Controller>> {
         Box::new(Namespaces),
         Box::new(GarbageCollector),
         Box::new(ServiceAccounts),
-        Box::new(RootCa { certificate: settings.ca }),
+        Box::new(RootCa { certificate: settings.ca.clone() }),
+        Box::new(TokenSecrets { certificate: settings.ca, sign: settings.sign }),
         Box::new(EndpointSlices),
         Box::new(EndpointsLoop),
         Box::new(Mirroring),
@@ -53,6 +58,7 @@ pub fn loops(settings: Settings) -> Vec<Box<dyn Controller>> {
         Box::new(StaleDisruption),
         Box::new(Quota),
         Box::new(NodeLifecycle::default()),
+        Box::new(NodeTtl),
         Box::new(TaintEviction),
         Box::new(PodGc::default()),
         Box::new(TtlAfterFinished),

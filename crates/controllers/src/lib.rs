@@ -35,6 +35,7 @@ pub mod mirroring;
 pub mod namespaces;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod node_ttl;
 pub mod pod_gc;
 pub mod protection;
 pub mod quota;
@@ -42,6 +43,7 @@ pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_accounts;
 pub mod taint_eviction;
+pub mod token_secrets;
 pub mod ttl_after_finished;
 pub mod volumes;
 
@@ -57,7 +59,11 @@ pub struct Options {}
 /// Every loop of the control plane.
 #[must_use]
 pub fn all(_options: &Options) -> Vec<Box<dyn Controller>> {
-    vec![Box::new(replicaset::replica_sets()), Box::new(replicaset::replication_controllers())]
+    vec![
+        Box::new(deployment::Deployments),
+        Box::new(replicaset::replica_sets()),
+        Box::new(replicaset::replication_controllers()),
+    ]
 }
 
 /// One control loop.

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::execute::{Answer, Answered, Server};
 use crate::{
+    local_path::{self, Directories},
     plan::{Failure, PatchKind, Target, Write},
     world::Kind,
 };
@@ -25,6 +26,8 @@ pub struct Requests {
     slots: Arc<Semaphore>,
     /// The loop, as field manager of server-side apply.
     name: &'static str,
+    /// The disks of nodes, where they can be reached.
+    directories: Option<Arc<dyn Directories>>,
 }
 
 /// An error as the API tells it; code 0 when there was no answer.
@@ -113,7 +116,27 @@ impl Requests {
     /// For the loop `name`.
     #[must_use]
     pub fn new(client: Client, slots: Arc<Semaphore>, name: &'static str) -> Self {
-        Self { client, slots, name }
+        Self { client, slots, name, directories: None }
+    }
+
+    /// The same, with the disks of nodes.
+    #[must_use]
+    pub fn with(self, directories: Option<Arc<dyn Directories>>) -> Self {
+        Self { directories, ..self }
+    }
+
+    /// Makes or removes a directory, away from the tasks that must not block.
+    async fn on_disk(&self, write: &Write) -> Result<Answered, Wrong> {
+        let Some(directories) = self.directories.clone() else {
+            return Err(Wrong::precondition("Directory", "no disk of a node can be reached from here"));
+        };
+        let write = write.clone();
+        let done = tokio::task::spawn_blocking(move || local_path::perform(&write, &*directories)).await;
+        match done {
+            Ok(Ok(())) => Ok(nothing("")),
+            Ok(Err(failure)) => Err(Wrong::precondition(&failure.reason, failure.message)),
+            Err(error) => Err(Wrong::precondition("Directory", error.to_string())),
+        }
     }
 
     async fn call(&self, method: Method, path: String, body: Option<(&str, Value)>) -> Result<Value, Wrong> {
@@ -213,6 +236,7 @@ impl Requests {
                 }
                 Ok(nothing(""))
             }
+            Write::MakeDirectory { .. } | Write::RemoveDirectory { .. } => self.on_disk(write).await,
             Write::Post { target, subresource, object: body } => {
                 let method = match *subresource {
                     "finalize" | "approval" | "scale" | "status" => Method::PUT,
