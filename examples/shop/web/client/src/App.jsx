@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useState } from 'react';
 import { getNotice, getProducts, getRecent, getReport, watchServers } from './api.js';
 import { count, put } from './basket.js';
-import { Mark } from './art.jsx';
+import { Mark, Ship } from './art.jsx';
 import { Basket } from './Basket.jsx';
 import { Catalogue } from './Catalogue.jsx';
 import { Order } from './Order.jsx';
@@ -67,6 +67,9 @@ export function App() {
           <p className="over">Est. 1876</p>
           <h1>Everything a small crew needs to stay afloat.</h1>
           <p>Sound goods, honest stock, loaded up to the line and never past it.</p>
+        </div>
+        <div className="wide afloat">
+          <Ship />
         </div>
         <svg className="waves" viewBox="0 0 1200 60" preserveAspectRatio="none" aria-hidden="true">
           <path d="M0 30c100-24 200-24 300 0s200 24 300 0 200-24 300 0 200 24 300 0v30H0z" />

@@ -42,12 +42,16 @@ const drawings = {
   ),
   rope: (
     <>
-      <ellipse className="rope" cx="60" cy="78" rx="38" ry="14" />
-      <ellipse className="rope" cx="60" cy="68" rx="35" ry="13" />
-      <ellipse className="rope" cx="60" cy="58" rx="32" ry="12" />
-      <ellipse className="rope" cx="60" cy="48" rx="28" ry="11" />
-      <ellipse className="hole" cx="60" cy="46" rx="14" ry="5" />
-      <path className="rope" d="M88 50c12 4 4 18 14 24" />
+      <path className="rope-edge" d="M86 84c14 2 20 8 18 14" />
+      <path className="rope" d="M86 84c14 2 20 8 18 14" />
+      {[82, 68, 54].map((y, level) => (
+        <g key={y}>
+          <ellipse className="rope-edge" cx="60" cy={y} rx={36 - level * 3} ry={11 - level} />
+          <ellipse className="rope" cx="60" cy={y} rx={36 - level * 3} ry={11 - level} />
+          <path className="twist" d={[-22, -11, 0, 11, 22].map((x) => `M${60 + x - 3} ${y + 15 - level - Math.abs(x) / 9}l6-8`).join('')} />
+        </g>
+      ))}
+      <path className="red-line" d="M44 57v9M48 58v9" />
     </>
   ),
   compass: (
@@ -140,6 +144,34 @@ export function Mark() {
     <svg viewBox="0 0 64 64" className="mark" aria-hidden="true" focusable="false">
       <circle cx="32" cy="32" r="17" />
       <path d="M4 32h56" />
+    </svg>
+  );
+}
+
+/** A ship with its containers, afloat exactly at its load line. */
+export function Ship() {
+  const boxes = [
+    [70, 66, 'brass'], [118, 66, 'sea'], [166, 66, 'red'], [214, 66, 'bone'], [262, 66, 'sea'],
+    [94, 40, 'red'], [142, 40, 'bone'], [190, 40, 'brass'], [238, 40, 'sea'],
+    [142, 14, 'sea'], [190, 14, 'red'],
+  ];
+  return (
+    <svg className="ship" viewBox="0 0 420 190" aria-hidden="true" focusable="false">
+      {boxes.map(([x, y, colour]) => (
+        <g key={`${x} ${y}`}>
+          <rect className={colour} x={x} y={y} width="46" height="24" rx="2" />
+          <path className="rib" d={`M${x + 9} ${y + 5}v14M${x + 18} ${y + 5}v14M${x + 28} ${y + 5}v14M${x + 37} ${y + 5}v14`} />
+        </g>
+      ))}
+      <path className="bone" d="M322 92V40h46v52zM330 40V26h26v14z" />
+      <path className="red" d="M336 26V8h14v18z" />
+      <path className="pane" d="M330 50h8v8h-8zM344 50h8v8h-8zM330 66h8v8h-8zM344 66h8v8h-8z" />
+      <path className="hull" d="M20 92h372l-16 84H62z" />
+      <path className="below" d="M52 156h328l-6 34H66z" />
+      <g className="loadline">
+        <circle cx="206" cy="132" r="17" />
+        <path d="M176 132h60" />
+      </g>
     </svg>
   );
 }
