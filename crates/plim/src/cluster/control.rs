@@ -14,7 +14,7 @@ use access::{
 };
 use anyhow::{Context, Result};
 use apiserver::Server;
-use controllers::node_ipam::Range;
+use controllers::{local_path::OnThisMachine, node_ipam::Range};
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -164,17 +164,21 @@ impl Control {
                 tracing::error!(%error, "LoadBalancer addresses are no longer given out");
             }
         });
+        let volumes = std::path::absolute(data.folder("volumes")?)?;
         let settings = controllers::cluster_loops::Settings {
             ca: self.authority.certificate.clone(),
+            // Tokens without end are what bound tokens have replaced.
+            sign: None,
             pod_networks: vec![Range::new(IpNet::V4(addresses.pods), NODE_MASK)?],
-            volumes: Some(std::path::absolute(data.folder("volumes")?)?),
+            volumes: Some(volumes.clone()),
             disks: None,
         };
         let mut loops = controllers::all(&controllers::Options::default());
         loops.extend(controllers::cluster_loops::loops(settings));
         // Upstream gives every loop an account of its own; one process that has the store needs no such walls.
         let client = self.client("system:kube-controller-manager", &["system:masters"]);
-        self.tasks.spawn(controllers::driver::run(client, loops));
+        let disks = Arc::new(OnThisMachine { root: volumes });
+        self.tasks.spawn(controllers::driver::run_with_disks(client, loops, Some(disks)));
         Ok(())
     }
 
