@@ -255,7 +255,7 @@ impl Runtime {
     }
 
     /// Blocks.
-    fn remove_cgroup(&self, cgroup: &str) {
+    pub(super) fn remove_cgroup(&self, cgroup: &str) {
         if let Err(error) = self.cgroups.remove(cgroup) {
             tracing::warn!(cgroup, %error, "a cgroup stays");
         }
