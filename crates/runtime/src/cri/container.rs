@@ -1,6 +1,9 @@
 //! The life of a container: created, started, ended, removed.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+};
 
 use k8s_cri::v1 as cri;
 use tokio::sync::watch;
@@ -191,7 +194,7 @@ impl Runtime {
                     let Some(me) = me.upgrade() else { return };
                     me.process_ended(id, exit);
                 }
-                let Some(me) = me.upgrade() else { return };
+                let Some(me) = me.upgrade().filter(|me| !me.ended.load(Ordering::Acquire)) else { return };
                 exits = me.holder_lost().await;
             }
         });
@@ -255,7 +258,7 @@ impl Runtime {
     }
 
     /// Blocks.
-    fn remove_cgroup(&self, cgroup: &str) {
+    pub(super) fn remove_cgroup(&self, cgroup: &str) {
         if let Err(error) = self.cgroups.remove(cgroup) {
             tracing::warn!(cgroup, %error, "a cgroup stays");
         }

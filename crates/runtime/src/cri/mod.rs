@@ -20,7 +20,10 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use k8s_cri::v1 as cri;
@@ -144,6 +147,8 @@ pub struct Runtime {
     boot: String,
     /// Whether the kernel lets us protect processes from the OOM killer.
     may_protect: bool,
+    /// The holder was told to end.
+    ended: AtomicBool,
     me: Weak<Runtime>,
     usage: Mutex<HashMap<String, (i64, u64)>>,
     _lock: File,
@@ -161,7 +166,7 @@ impl Runtime {
             fs::create_dir_all(&path).map_err(at(&path))?;
         }
         config.dir = fs::canonicalize(&config.dir).map_err(at(&config.dir))?;
-        rustix::fs::chmod(&config.dir, rustix::fs::Mode::from_raw_mode(0o711))
+        rustix::fs::chmod(&config.dir, rustix::fs::Mode::from_raw_mode(0o700))
             .map_err(|e| at(&config.dir)(e.into()))?;
         let lock_path = config.dir.join("lock");
         let lock = File::options().create(true).append(true).open(&lock_path).map_err(at(&lock_path))?;
@@ -184,6 +189,7 @@ impl Runtime {
             urls: OnceLock::new(),
             boot: boot.trim().to_owned(),
             may_protect: has_sys_resource(),
+            ended: AtomicBool::new(false),
             me: me.clone(),
             usage: Mutex::default(),
             _lock: lock,
@@ -203,18 +209,23 @@ impl Runtime {
         self.link().pid()
     }
 
-    /// Ends everything that runs, then the holder, and waits until it is gone: for a node that goes away. Nobody else may
-    /// hold this runtime any more.
+    /// Ends everything that runs, then the holder, and waits until it is gone: for a node that goes away. Nothing can be
+    /// started any more.
     ///
     /// # Errors
     /// When a sandbox cannot be stopped, the holder not be told, or its end not be seen.
-    pub async fn end(self: Arc<Runtime>) -> Result<(), Status> {
+    pub async fn end(&self) -> Result<(), Status> {
         let sandboxes: Vec<String> = self.tables.lock().sandboxes.keys().cloned().collect();
         let stops = sandboxes.iter().map(|id| self.stop_sandbox(id));
         futures::future::try_join_all(stops).await?;
-        self.link().tell(Request::Private).await.map_err(internal("end the holder"))?;
+        self.ended.store(true, Ordering::Release);
+        // the holder ends with the connection that says so
+        let (link, ..) = crate::client::open(&self.config.holder_command, &self.config.dir)
+            .await
+            .map_err(internal("end the holder"))?;
+        link.tell(Request::Private).await.map_err(internal("end the holder"))?;
+        drop(link);
         let dir = self.config.dir.clone();
-        drop(self);
         let gone = tokio::task::spawn_blocking(move || crate::holder::wait_for_end(&dir)).await;
         gone.map_err(std::io::Error::other).flatten().map_err(internal("wait for the end of the holder"))
     }

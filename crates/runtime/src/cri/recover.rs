@@ -79,6 +79,8 @@ impl Runtime {
                 }
                 (Some(_), Phase::Exited) => self.link().ask(Request::Forget { id: record.id }),
                 (None, Phase::Starting | Phase::Running) => {
+                    let cgroup = record.cgroup.clone();
+                    let _ = self.blocking(move |me| me.remove_cgroup(&cgroup)).await;
                     self.container_ended(&record.id, Exit { code: UNSEEN, at: now() }).await;
                     self.change_container(&record.id, |r| {
                         r.reason = "Error".into();

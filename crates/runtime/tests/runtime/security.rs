@@ -174,14 +174,18 @@ async fn the_runtime_s_program_cannot_be_overwritten() {
     config.holder_command = vec![program.clone().into()];
     lab.open_with(config).await;
     let pod = lab.sandbox("web").await;
-    // executing /proc/self/exe runs the runtime's own program inside (CVE-2019-5736)
+    // Executing /proc/self/exe runs the runtime's own program inside, with a linker of the image's (CVE-2019-5736).
     make_image(&lab.images(), "plimsoll.test/evil:1", "", |root| {
         symlink("/proc/self/exe", root.join("bin/evil")).unwrap();
+        for linker in ["lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1"] {
+            fs::create_dir(root.join(linker).parent().unwrap()).unwrap();
+            fs::copy("/bin/busybox", root.join(linker)).unwrap();
+        }
     });
     let mut config = lab.container_config("evil", &["/bin/evil"]);
     config.image.as_mut().unwrap().image = "plimsoll.test/evil:1".into();
     let id = lab.run(&pod, config).await;
-    assert_eq!(lab.ended(&id).await.exit_code, 1, "it is not our program that was executed");
+    lab.ended(&id).await;
     // What it can keep is a descriptor of the program; once nobody executes it, it tries to write to that.
     let holder = lab.runtime().holder_pid();
     let kept = fs::File::open(format!("/proc/{holder}/exe")).unwrap();
