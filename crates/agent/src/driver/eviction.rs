@@ -14,8 +14,9 @@ use crate::{machine::Verdict, resources, spec, view::Pods as _};
 
 /// Bytes that have to be available, upstream's `memory.available<100Mi`.
 const THRESHOLD: i64 = 100 << 20;
-/// Waking: some task waited for memory for 0.15 s within 1 s (kernel documentation, accounting/psi).
-const TRIGGER: &[u8] = b"some 150000 1000000\0";
+/// Waking: some task waited for memory for 0.3 s within 2 s (kernel documentation, accounting/psi). Without
+/// CAP_SYS_RESOURCE the window has to be a multiple of 2 s.
+const TRIGGER: &[u8] = b"some 300000 2000000\0";
 /// How long the node is said to be under pressure after it was last seen to be: upstream's transition period.
 const CALM: Duration = Duration::from_secs(300);
 /// How long a pod that was told to end is given to make room before another one is.

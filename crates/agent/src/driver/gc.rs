@@ -62,16 +62,15 @@ pub(super) async fn run(cx: Arc<Context>, pressure: Arc<watch::Sender<Pressure>>
         if place.is_none() {
             place = image_place(&cx).await;
         }
-        let disk = hardware::disk(place.as_ref().unwrap_or(&cx.config.root));
-        let (total, available) = disk.unwrap_or((0, 0));
-        let bytes = excess(total, available);
+        let disk = hardware::disk(place.as_ref().unwrap_or(&cx.config.root)).unwrap_or_default();
+        let bytes = excess(disk.usable, disk.available);
         if bytes > 0
             && let Err(error) = collect(&cx, bytes, &mut used).await
         {
             tracing::warn!(%error, "unused images were not removed");
         }
         let short = hardware::disk(&cx.config.root)
-            .is_some_and(|(all, left)| i128::from(left) * 100 < i128::from(all) * i128::from(SHORT));
+            .is_some_and(|d| i128::from(d.available) * 100 < i128::from(d.usable) * i128::from(SHORT));
         pressure.send_if_modified(|p| std::mem::replace(&mut p.disk, short) != short);
         cx.disk.notified().await;
     }
@@ -118,7 +117,7 @@ async fn collect(cx: &Context, bytes: i64, used: &mut HashMap<String, Instant>) 
         cx.images.notify_one();
     }
     if found < bytes {
-        tracing::warn!(wanted = bytes, found, "not enough unused images to free the disk");
+        tracing::info!(wanted = bytes, found, "not enough unused images to free the disk");
     }
     Ok(())
 }

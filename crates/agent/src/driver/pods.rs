@@ -233,7 +233,7 @@ impl Pods {
             pod: Arc::clone(pod),
             inputs: Arc::default(),
             places: Arc::default(),
-            tokens: Arc::default(),
+            kept: Arc::default(),
             sandbox: (String::new(), 0),
             ips: vec![],
         };
