@@ -186,6 +186,24 @@ fn make(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of memory that a pod uses and that cannot be taken from it easily.
+pub(crate) fn memory(config: &Config, pod: &Pod) -> Option<i64> {
+    if config.cgroup_parent.is_empty() {
+        return None;
+    }
+    let cgroup = translate::cgroup(config, pod);
+    let directories = directories(&cgroup);
+    let dir = &directories.iter().find(|(c, _)| matches!(*c, "" | "memory"))?.1;
+    let (usage, inactive) = match unified() {
+        true => ("memory.current", "inactive_file"),
+        false => ("memory.usage_in_bytes", "total_inactive_file"),
+    };
+    let used: i64 = fs::read_to_string(dir.join(usage)).ok()?.trim().parse().ok()?;
+    let stat = fs::read_to_string(dir.join("memory.stat")).ok()?;
+    let cached = stat.lines().find_map(|l| l.strip_prefix(inactive)?.trim().parse::<i64>().ok());
+    Some((used - cached.unwrap_or(0)).max(0))
+}
+
 /// Removes the cgroup of a pod with what still runs in it.
 pub(crate) async fn remove(config: &Config, pod: &Pod) -> io::Result<()> {
     if config.cgroup_parent.is_empty() {

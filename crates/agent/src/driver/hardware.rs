@@ -15,8 +15,8 @@ pub(crate) fn capacity(root: &Path, max_pods: i64) -> BTreeMap<String, i64> {
         ("memory".to_owned(), meminfo("MemTotal").unwrap_or(0)),
         ("pods".to_owned(), max_pods),
     ]);
-    if let Some(bytes) = disk(root) {
-        all.insert("ephemeral-storage".to_owned(), bytes.0);
+    if let Some(disk) = disk(root) {
+        all.insert("ephemeral-storage".to_owned(), disk.size);
     }
     for entry in fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -30,11 +30,27 @@ pub(crate) fn capacity(root: &Path, max_pods: i64) -> BTreeMap<String, i64> {
     all
 }
 
-/// Bytes of the file system at `path`: all, and those available.
-pub(crate) fn disk(path: &Path) -> Option<(i64, i64)> {
+/// The file system at `path`, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Disk {
+    /// As large as it is.
+    pub size: i64,
+    /// What may ever be used: what is used and what is available, but not what is kept for others.
+    pub usable: i64,
+    /// Available.
+    pub available: i64,
+}
+
+/// The file system at `path`.
+pub(crate) fn disk(path: &Path) -> Option<Disk> {
     let stat = rustix::fs::statvfs(path).ok()?;
     let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).ok();
-    Some((bytes(stat.f_blocks)?, bytes(stat.f_bavail)?))
+    let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+    Some(Disk {
+        size: bytes(stat.f_blocks)?,
+        usable: bytes(used.saturating_add(stat.f_bavail))?,
+        available: bytes(stat.f_bavail)?,
+    })
 }
 
 /// A line of /proc/meminfo in bytes.

@@ -2,7 +2,8 @@
 //!
 //! [`Agent`] joins the parts: [`node`] registers and reports, [`lease`] is the heartbeat, [`pods`] follows the pods bound
 //! here and the runtime's events and gives each pod a [`worker`], which asks the state machine what to do and has it done
-//! by [`act`]. [`adopt`] takes over what an earlier agent left running, [`admission`] judges what is new.
+//! by [`act`]. [`adopt`] takes over what an earlier agent left running, [`admission`] judges what is new; [`gc`] and
+//! [`eviction`] keep disk and memory from running out.
 
 mod act;
 mod admission;
@@ -11,6 +12,8 @@ mod cgroup;
 mod context;
 mod error;
 mod events;
+mod eviction;
+mod gc;
 mod hardware;
 mod instance;
 mod lease;
@@ -28,7 +31,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -109,6 +112,8 @@ impl Agent {
         });
         let facts = node::Facts { capacity, allocatable, port: self.port, ..node::Facts::default() };
         let keeper = node::Keeper { cx: Arc::clone(&cx), facts, up: is_up, pressure };
+        let pressed = Arc::new(pressed);
+        let (evictions, evicted) = mpsc::channel(16);
         let (said, pump) = pods::runtime_events(Arc::clone(&cx), up);
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
@@ -116,7 +121,9 @@ impl Agent {
         tasks.spawn(Arc::clone(&cx.services).run(cx.config.client.clone()));
         tasks.spawn(events_writer);
         tasks.spawn(pump);
-        let pods = pods::Pods::new(cx, shutdown.clone()).run(said);
+        tasks.spawn(gc::run(Arc::clone(&cx), Arc::clone(&pressed)));
+        tasks.spawn(eviction::run(Arc::clone(&cx), pressed, evictions));
+        let pods = pods::Pods::new(cx, shutdown.clone()).run(said, evicted);
         tokio::select! {
             () = pods => {}
             ended = tasks.join_next() => {
@@ -129,7 +136,6 @@ impl Agent {
                 }
             }
         }
-        drop(pressed);
         Ok(())
     }
 }

@@ -114,7 +114,11 @@ impl Pods {
     }
 
     /// Runs the node's pods until `shutdown`; they go on running without it.
-    pub(super) async fn run(mut self, mut said: mpsc::Receiver<Said>) {
+    pub(super) async fn run(
+        mut self,
+        mut said: mpsc::Receiver<Said>,
+        mut evicted: mpsc::Receiver<(String, Verdict)>,
+    ) {
         // events first, then the list: so nothing falls between
         let connected = tokio::select! {
             first = said.recv() => first,
@@ -146,6 +150,7 @@ impl Pods {
                     None => break,
                 },
                 Some(ended) = self.running.join_next() => self.ended(ended),
+                Some((uid, verdict)) = evicted.recv() => self.evict(&uid, verdict),
             }
         }
         while self.running.join_next().await.is_some() {}
@@ -228,7 +233,7 @@ impl Pods {
             pod: Arc::clone(pod),
             inputs: Arc::default(),
             places: Arc::default(),
-            tokens: Arc::default(),
+            kept: Arc::default(),
             sandbox: (String::new(), 0),
             ips: vec![],
         };
@@ -318,6 +323,14 @@ impl Pods {
             }
             Err(error) => tracing::error!(%error, "a pod's worker broke"),
         }
+    }
+
+    fn evict(&self, uid: &str, verdict: Verdict) {
+        let Some(handle) = self.workers.get(uid) else { return };
+        if let Some(pod) = self.cx.registry.get(&handle.namespace, &handle.name, Some(uid)) {
+            self.cx.events.pod(&pod, Kind::Warning, &verdict.reason, "Evicting", verdict.message.clone());
+        }
+        let _ = handle.notes.send(Note::Evict(verdict));
     }
 
     /// Gives the class of burstable pods the weight that its pods ask for.

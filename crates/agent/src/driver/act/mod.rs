@@ -22,7 +22,8 @@ pub(super) struct Job {
     pub inputs: Arc<Inputs>,
     /// Where the volumes are.
     pub places: Arc<BTreeMap<String, Place>>,
-    pub tokens: Arc<volumes::Tokens>,
+    /// What is kept of volumes from one action to the next.
+    pub kept: Arc<volumes::Kept>,
     /// The sandbox: the runtime's id and how many were made before it.
     pub sandbox: (String, u32),
     /// Addresses of the pod.

@@ -109,6 +109,7 @@ pub(in crate::driver) fn gone(result: Result<(), Status>) -> Result<(), Status> 
 pub(in crate::driver) async fn clean(job: &Job) {
     let (namespace, name, uid) = spec::identity(&job.pod);
     let (pod_dir, log_dir) = (job.cx.config.pod_dir(uid), job.cx.config.log_dir(namespace, name, uid));
+    job.kept.close().await;
     persist("a pod was not taken away", || async {
         remove_sandboxes(job, uid).await.map_err(|e| words(&e))?;
         let (pod_dir, log_dir) = (pod_dir.clone(), log_dir.clone());

@@ -26,9 +26,21 @@ const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Renewals are spread over this many milliseconds.
 const JITTER: i64 = 10_000;
 
-/// The tokens of a pod and when each is to be renewed.
+/// What is kept of a pod's volumes from one action to the next.
 #[derive(Default)]
-pub(in crate::driver) struct Tokens(Mutex<BTreeMap<TokenNeed, (String, Timestamp)>>);
+pub(in crate::driver) struct Kept {
+    /// Tokens and when each is to be renewed.
+    tokens: Mutex<BTreeMap<TokenNeed, (String, Timestamp)>>,
+    /// Held while files are written or taken away; true once they are not to be written any more.
+    gone: tokio::sync::Mutex<bool>,
+}
+
+impl Kept {
+    /// From now on no renewal writes files; those that write now are waited for.
+    pub(in crate::driver) async fn close(&self) {
+        *self.gone.lock().await = true;
+    }
+}
 
 /// Volumes in place, and when to renew them next.
 pub(in crate::driver) type Ready = (BTreeMap<String, Place>, Option<Timestamp>);
@@ -73,6 +85,11 @@ async fn set_up(
     let needs = volumes::needs(&job.pod);
     let maps = job.inputs.maps(&needs.config_maps).await?;
     let secrets = job.inputs.secrets(&needs.secrets).await?;
+    let mut gone = job.kept.gone.lock().await;
+    if !all && *gone {
+        return Ok(BTreeMap::new());
+    }
+    *gone = false;
     let job = job.clone();
     let work = move || {
         let (host_ip, allocatable) = (job.cx.config.host_ip(), job.cx.allocatable.read().clone());
@@ -90,7 +107,9 @@ async fn set_up(
             volumes::renew(&dir, &job.pod, &objects).map(|()| BTreeMap::new())
         }
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    let done = tokio::task::spawn_blocking(work).await;
+    drop(gone);
+    done.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 type Claims = BTreeMap<String, (Option<PersistentVolumeClaim>, Option<PersistentVolume>)>;
@@ -123,16 +142,16 @@ async fn tokens(
     let mut out = BTreeMap::new();
     let mut next: Option<Timestamp> = None;
     for need in needs {
-        let known = job.tokens.0.lock().get(&need).cloned().filter(|(_, renew)| *renew > Timestamp::now());
+        let known = job.kept.tokens.lock().get(&need).cloned().filter(|(_, renew)| *renew > Timestamp::now());
         let (token, renew) = match known {
             Some(known) => known,
             None => match request(job, &need).await {
                 Ok(fresh) => {
-                    job.tokens.0.lock().insert(need.clone(), fresh.clone());
+                    job.kept.tokens.lock().insert(need.clone(), fresh.clone());
                     fresh
                 }
                 // an old token serves until it ends; the next attempt comes soon
-                Err(why) => match job.tokens.0.lock().get(&need).cloned() {
+                Err(why) => match job.kept.tokens.lock().get(&need).cloned() {
                     Some((old, _)) => (old, Timestamp::now() + RETRY),
                     None => return Err(why),
                 },
@@ -182,6 +201,7 @@ fn renewal(asked: Timestamp, life: SignedDuration) -> Timestamp {
 
 /// Unmounts, however often that takes.
 pub(in crate::driver) async fn tear_down(job: &Job) {
+    job.kept.close().await;
     let dir = Arc::new(job.cx.config.pod_dir(spec::identity(&job.pod).2));
     crate::driver::retry::persist("volumes were not unmounted", || {
         let dir = Arc::clone(&dir);
