@@ -137,6 +137,21 @@ pub struct AdmissionRequest<'a> {
     pub now: DateTime<Utc>,
     /// Texts for `Warning` headers.
     pub warnings: &'a mut Vec<String>,
+    /// Changes of other objects that have to happen together with this write, or not at all. Only
+    /// [`Admission::validate`] may ask for them.
+    pub companions: &'a mut Vec<Companion>,
+}
+
+/// A change of another object that is committed together with a write: the charge of a quota. If the object is not as it
+/// was any more when the write is committed, the plugins are asked again.
+#[derive(Clone, Debug)]
+pub struct Companion {
+    /// API group.
+    pub group: &'static str,
+    /// Plural.
+    pub resource: &'static str,
+    /// The new state. Its `metadata.resourceVersion` is that of the state it was made from.
+    pub object: Object,
 }
 
 /// One admission plugin.
@@ -152,7 +167,8 @@ pub trait Admission: Send + Sync {
     ) -> Result<(), ApiError> {
         Ok(())
     }
-    /// May refuse. Runs after validation; sees the final object.
+    /// May refuse. Runs after validation; sees the final object. May run again for one write, when a
+    /// [`Companion`] was changed by somebody else meanwhile.
     async fn validate(
         &self,
         _request: &mut AdmissionRequest<'_>,

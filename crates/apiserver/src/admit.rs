@@ -1,6 +1,6 @@
 //! Running the admission plugins over a write.
 
-use access::{AdmissionRequest, Attributes};
+use access::{AdmissionRequest, Attributes, Companion};
 use apimachinery::{ApiError, Object};
 
 use crate::{
@@ -31,27 +31,29 @@ impl<'a> Write<'a> {
         old: Option<&Object>,
     ) -> Result<(), ApiError> {
         let now = call.now;
-        let mut request = self.request(object, old, now, &mut call.warnings);
+        let mut none = Vec::new();
+        let mut request = self.request(object, old, now, &mut call.warnings, &mut none);
         for plugin in &inner.config.admission {
             plugin.mutate(&mut request, &inner.reader).await?;
         }
         Ok(())
     }
 
-    /// Plugins that may refuse it.
+    /// Plugins that may refuse it. What has to be committed together with it comes back.
     pub async fn validate(
         &self,
         inner: &Inner,
         call: &mut Call,
         object: &mut Object,
         old: Option<&Object>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Vec<Companion>, ApiError> {
         let now = call.now;
-        let mut request = self.request(object, old, now, &mut call.warnings);
+        let mut companions = Vec::new();
+        let mut request = self.request(object, old, now, &mut call.warnings, &mut companions);
         for plugin in &inner.config.admission {
             plugin.validate(&mut request, &inner.reader).await?;
         }
-        Ok(())
+        Ok(companions)
     }
 
     fn request<'r>(
@@ -60,6 +62,7 @@ impl<'a> Write<'a> {
         old: Option<&'r Object>,
         now: chrono::DateTime<chrono::Utc>,
         warnings: &'r mut Vec<String>,
+        companions: &'r mut Vec<Companion>,
     ) -> AdmissionRequest<'r> {
         AdmissionRequest {
             attributes: &self.attributes,
@@ -70,6 +73,7 @@ impl<'a> Write<'a> {
             dry_run: self.dry_run,
             now,
             warnings,
+            companions,
         }
     }
 }

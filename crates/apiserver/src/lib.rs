@@ -11,6 +11,7 @@
 mod admit;
 mod body;
 mod catalogue;
+mod companions;
 mod config;
 mod custom;
 mod discovery;

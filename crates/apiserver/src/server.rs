@@ -26,6 +26,7 @@ use crate::{
     Response,
     body::{self, BoxError, RequestBody},
     catalogue::{Catalogue, Served},
+    companions::Turns,
     config::Config,
     custom, impersonation,
     metrics::Metrics,
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub metrics: Metrics,
     pub documents: Documents,
     pub allocator: special::services::Allocator,
+    pub turns: Turns,
     pub ready: std::sync::atomic::AtomicBool,
 }
 
@@ -145,6 +147,7 @@ impl Server {
             catalogue: ArcSwap::new(catalogue),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            turns: Turns::default(),
             ready: false.into(),
             config,
         };

@@ -20,6 +20,7 @@ pub mod facts;
 mod object;
 mod podspec;
 pub mod protobuf;
+pub mod quota;
 pub mod resource;
 pub mod shape;
 

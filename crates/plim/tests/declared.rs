@@ -264,3 +264,36 @@ fn a_definition_that_makes_no_sense_is_refused() {
         assert!(refused.contains(words), "{to}: {refused}");
     }
 }
+
+#[test]
+fn a_quota_and_a_limit_range_are_kept() {
+    let Some(cluster) = Cluster::new() else { return };
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default}\n";
+    cluster.ok(&["create", "-f", "-"], account);
+    cluster.ok(&["create", "quota", "q", "--hard=pods=1,requests.cpu=1"], "");
+    let counted = r#"{"status": {"hard": {"pods": "1", "requests.cpu": "1"}, "used": {"pods": "0", "requests.cpu": "0"}}}"#;
+    cluster.ok(&["patch", "quota", "q", "--subresource=status", "--type=merge", "-p", counted], "");
+    let silent = cluster.refused(&["run", "a", "--image=nginx"], "");
+    assert!(silent.contains("failed quota: q: must specify requests.cpu for: a"), "{silent}");
+    let range = "apiVersion: v1\nkind: LimitRange\nmetadata: {name: l}\nspec: {limits: [{type: Container, defaultRequest: {cpu: 200m}, max: {cpu: 500m}}]}\n";
+    cluster.ok(&["create", "-f", "-"], range);
+    cluster.ok(&["run", "a", "--image=nginx"], "");
+    let note = cluster.ok(&["get", "pod", "a", "-o", "jsonpath={.metadata.annotations}"], "");
+    assert!(
+        note.contains("LimitRanger plugin set: cpu request for container a; cpu limit for container a"),
+        "{note}"
+    );
+    let used = cluster.ok(&["get", "quota", "q", "-o", "jsonpath={.status.used}"], "");
+    assert_eq!(used, r#"{"pods":"1","requests.cpu":"200m"}"#);
+    let over = cluster.refused(&["run", "b", "--image=nginx"], "");
+    assert!(
+        over.contains(
+            r#"pods "b" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"#
+        ),
+        "{over}"
+    );
+    let greedy =
+        r#"{"spec":{"containers":[{"name":"c","image":"nginx","resources":{"limits":{"cpu":"2"}}}]}}"#;
+    let more = cluster.refused(&["run", "c", "--image=nginx", "--overrides", greedy], "");
+    assert!(more.contains("maximum cpu usage per Container is 500m, but limit is 2"), "{more}");
+}

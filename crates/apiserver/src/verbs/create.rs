@@ -4,13 +4,13 @@ use apimachinery::{ApiError, FieldError, Object, meta, names, time};
 use kinds::{Generation, NameRule, Resource};
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
-use store::{Expect, Op, Revision};
+use store::{Expect, Key, Op, Revision};
 
 use super::{Committed, commit_object};
 use crate::{
     Response, admit,
     catalogue::Served,
-    encoding, fields, negotiate,
+    companions, encoding, fields, negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
@@ -87,31 +87,53 @@ pub(crate) async fn insert(
             return Err(served.invalid(meta::name(&object), &errors));
         }
         call.warnings.extend(resource.strategy.warnings(&object, None));
-        write.validate(inner, call, &mut object, None).await?;
-        let key = served.key(meta::namespace(&object), meta::name(&object));
-        if options.dry_run {
-            if let Some(entry) = inner.config.store.get(&key) {
-                return Err(exists(served, &object, Some(&entry.value)));
-            }
-            return Ok((object, String::new()));
-        }
-        let value = served.stored(&object)?;
-        let put = |value| {
-            let (key, revision_at) = (key.as_str().into(), Some(encoding::REVISION_AT));
-            vec![Op::Put { key, value, revision_at, expect: Expect::Absent }]
-        };
-        let committed = commit_object(inner, served, &mut object, value, put).await?;
+        let committed = put(inner, call, served, &write, &mut object).await?;
         drop(reserved);
         match committed {
-            Committed::At(Revision(revision)) => return Ok((object, revision.to_string())),
-            Committed::Conflict(_) if generated && attempt + 1 < NAME_TRIES => {}
-            Committed::Conflict(now) => {
+            None => return Ok((object, String::new())),
+            Some(Committed::At(Revision(revision))) => return Ok((object, revision.to_string())),
+            Some(Committed::Conflict { .. }) if generated && attempt + 1 < NAME_TRIES => {}
+            Some(Committed::Conflict { now, .. }) => {
                 let error = exists(served, &object, now.as_deref().map(|e| &*e.value));
                 return Err(if generated { error.retry_after(1) } else { error });
             }
         }
     }
     Err(ApiError::internal("no name could be generated"))
+}
+
+/// Asks the plugins that may refuse the object and commits it with what they want to go with it. `None`: a dry run.
+async fn put(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    write: &admit::Write<'_>,
+    object: &mut Object,
+) -> Result<Option<Committed>, ApiError> {
+    let key: Key = served.key(meta::namespace(object), meta::name(object)).into();
+    let mut turn = None;
+    for _ in 0..companions::TRIES {
+        let companions = write.validate(inner, call, object, None).await?;
+        if write.dry_run {
+            let there = inner.config.store.get(&key);
+            return Ok(there.map(|entry| Committed::Conflict { key, now: Some(entry) }));
+        }
+        let value = served.stored(object)?;
+        let with = companions::ops(inner, &companions)?;
+        let op = |value| {
+            let revision_at = Some(encoding::REVISION_AT);
+            Op::Put { key: key.clone(), value, revision_at, expect: Expect::Absent }
+        };
+        let committed = commit_object(inner, served, object, value, with, op).await?;
+        drop(turn);
+        match committed {
+            Committed::Conflict { key: other, .. } if other != key => {
+                turn = Some(inner.turns.take(other).await);
+            }
+            done => return Ok(Some(done)),
+        }
+    }
+    Err(companions::contended())
 }
 
 fn exists(served: &Served, object: &Object, stored: Option<&[u8]>) -> ApiError {

@@ -206,7 +206,7 @@ async fn attempt(
             let wire = wire(&revision.to_string())?;
             Ok(Some(if stays { Outcome::Stays(wire) } else { Outcome::Gone(wire) }))
         }
-        Committed::Conflict(_) => Ok(None),
+        Committed::Conflict { .. } => Ok(None),
     }
 }
 

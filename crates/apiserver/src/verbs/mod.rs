@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use apimachinery::{ApiError, Object};
 use bytes::Bytes;
-use store::{CommitError, Entry, Op, ReadError, Revision};
+use store::{CommitError, Entry, Key, Op, ReadError, Revision};
 
 use crate::{
     Response,
@@ -86,19 +86,21 @@ pub(crate) fn commit_error(error: &CommitError) -> ApiError {
 pub(crate) enum Committed {
     /// It is durable at this revision.
     At(Revision),
-    /// The expectation did not hold.
-    Conflict(Option<Arc<Entry>>),
+    /// An expectation did not hold: that of `key`, where `now` lies.
+    Conflict { key: Key, now: Option<Arc<Entry>> },
 }
 
-/// Commits the object, encoded as `value`. If it is too large for the store, once more without `managedFields`, which
+/// Commits the object, encoded as `value`, by `op` and whatever goes with it. If it is too large for the store, once more without `managedFields`, which
 /// can be large and are only notes.
 pub(crate) async fn commit_object(
     inner: &Inner,
     served: &Served,
     object: &mut Object,
     value: Bytes,
-    ops: impl Fn(Bytes) -> Vec<Op>,
+    with: Vec<Op>,
+    op: impl Fn(Bytes) -> Op,
 ) -> Result<Committed, ApiError> {
+    let ops = |value| std::iter::once(op(value)).chain(with.iter().cloned()).collect();
     match inner.config.store.commit(ops(value)).await {
         Err(CommitError::TooLarge { .. }) if fields::shed(object) => {
             commit(inner, ops(served.stored(object)?)).await
@@ -110,7 +112,7 @@ pub(crate) async fn commit_object(
 fn committed(outcome: Result<Revision, CommitError>) -> Result<Committed, ApiError> {
     match outcome {
         Ok(revision) => Ok(Committed::At(revision)),
-        Err(CommitError::Conflict { now, .. }) => Ok(Committed::Conflict(now)),
+        Err(CommitError::Conflict { key, now }) => Ok(Committed::Conflict { key, now }),
         Err(error) => Err(commit_error(&error)),
     }
 }

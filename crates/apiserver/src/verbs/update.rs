@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Response, admit,
     catalogue::Served,
-    encoding, fields, negotiate,
+    companions, encoding, fields, negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
@@ -96,6 +96,8 @@ pub(crate) async fn change(
     let subresource = call.info.subresource.clone();
     let write = admit::Write::new(call, served, "UPDATE", options.dry_run);
     let mut warned = false;
+    let mut slow = 0;
+    let mut turn = None;
     loop {
         let entry = super::existing(inner, served, &namespace, &name)?;
         let old = served.object(&entry)?;
@@ -129,7 +131,7 @@ pub(crate) async fn change(
         if !std::mem::replace(&mut warned, true) {
             call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
         }
-        write.validate(inner, call, &mut new, Some(&old)).await?;
+        let companions = write.validate(inner, call, &mut new, Some(&old)).await?;
         fields::settle_times(&mut new, &old);
         let value = served.stored(&new)?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
@@ -139,23 +141,32 @@ pub(crate) async fn change(
         let put = |value| {
             let (key, revision_at) = (entry.key.clone(), Some(encoding::REVISION_AT));
             let expect = Expect::At(entry.modified);
-            vec![if finished {
+            if finished {
                 Op::Delete { key, last: value, revision_at, expect }
             } else {
                 Op::Put { key, value, revision_at, expect }
-            }]
+            }
         };
-        let committed = commit_object(inner, served, &mut new, value, put).await?;
+        let with = companions::ops(inner, &companions)?;
+        let committed = commit_object(inner, served, &mut new, value, with, put).await?;
+        drop(turn.take());
         drop(reserved);
         match committed {
             Committed::At(Revision(revision)) => {
                 return Ok(Changed { object: new, revision: revision.to_string() });
             }
-            Committed::Conflict(None) => return Err(served.not_found(&name)),
-            Committed::Conflict(Some(_)) if call.info.verb == "update" && insists => {
+            Committed::Conflict { key, .. } if key != entry.key => {
+                slow += 1;
+                if slow >= companions::TRIES {
+                    return Err(companions::contended());
+                }
+                turn = Some(inner.turns.take(key).await);
+            }
+            Committed::Conflict { now: None, .. } => return Err(served.not_found(&name)),
+            Committed::Conflict { .. } if call.info.verb == "update" && insists => {
                 return Err(ApiError::modified(&resource.group, &resource.plural, &name));
             }
-            Committed::Conflict(Some(_)) => {}
+            Committed::Conflict { .. } => {}
         }
     }
 }

@@ -1,0 +1,6 @@
+//! The server as a whole, called in process.
+
+mod apply;
+mod cluster;
+mod custom;
+mod quota;
