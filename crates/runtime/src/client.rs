@@ -169,7 +169,7 @@ async fn converse(
                     Ok(more) => if !more? { return Err(lost()) },
                     Err(_would_block) => continue,
                 }
-                while let Some((said, fds)) = incoming.next::<Said>()? {
+                while let Some((said, fds)) = incoming.next_message::<Said>()? {
                     match said {
                         Said::Answer { number, answer } => if let Some(to) = waiting.remove(&number) {
                             let _ = to.send(answer.map(|a| (a, fds)).map_err(io::Error::other));

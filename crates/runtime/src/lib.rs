@@ -24,7 +24,7 @@ use std::{net::IpAddr, path::Path};
 
 use async_trait::async_trait;
 
-pub use cri::{Removed, Runtime, RuntimeConfig, StreamUrls};
+pub use cri::{Runtime, RuntimeConfig, StreamUrls};
 pub use error::{Error, Result};
 /// A pod that needs a network.
 #[derive(Clone, Debug)]

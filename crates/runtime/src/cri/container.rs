@@ -1,9 +1,12 @@
 //! The life of a container: created, started, ended, removed.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+};
 
 use k8s_cri::v1 as cri;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
@@ -15,15 +18,6 @@ use crate::{
     holder::wire::{Answer, Exit, Request},
     plan::Launch,
 };
-
-/// What a removal waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// It is gone now.
-    Now,
-    /// It was gone before.
-    Before,
-}
 
 /// Exit code of a container whose program could not be started, as containerd reports it.
 const START_ERROR: i32 = 128;
@@ -200,7 +194,7 @@ impl Runtime {
                     let Some(me) = me.upgrade() else { return };
                     me.process_ended(id, exit);
                 }
-                let Some(me) = me.upgrade() else { return };
+                let Some(me) = me.upgrade().filter(|me| !me.ended.load(Ordering::Acquire)) else { return };
                 exits = me.holder_lost().await;
             }
         });
@@ -221,16 +215,13 @@ impl Runtime {
             Some(Phase::Starting) => {
                 tables.early.insert(id, exit);
             }
-            // an init of a pod that was stopped, or something from before this runtime knew
-            _ => self.link().ask(Request::Forget { id }),
+            // an init of a pod, or something from before this runtime knew
+            _ => {
+                drop(tables);
+                self.init_ended(&id);
+                self.link().ask(Request::Forget { id });
+            }
         }
-    }
-
-    /// Resolves when the process has ended, if the end was not told before.
-    pub(super) fn end_of(&self, id: &str) -> Option<oneshot::Receiver<i32>> {
-        let (tell, told) = oneshot::channel();
-        self.tables.lock().waiting.insert(id.to_owned(), tell);
-        Some(told)
     }
 
     /// Records the end of a container, tells everyone, and cleans up.
@@ -267,7 +258,7 @@ impl Runtime {
     }
 
     /// Blocks.
-    fn remove_cgroup(&self, cgroup: &str) {
+    pub(super) fn remove_cgroup(&self, cgroup: &str) {
         if let Err(error) = self.cgroups.remove(cgroup) {
             tracing::warn!(cgroup, %error, "a cgroup stays");
         }
@@ -303,9 +294,9 @@ impl Runtime {
         Ok(())
     }
 
-    pub(super) async fn remove_container(&self, id: &str) -> Result<Removed, Status> {
+    pub(super) async fn remove_container(&self, id: &str) -> Result<(), Status> {
         let (record, turn) = match self.find_container(id) {
-            Err(status) if status.code() == tonic::Code::NotFound => return Ok(Removed::Before),
+            Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
             found => found?,
         };
         self.stop_container(&record.id, 0).await?;
@@ -321,7 +312,7 @@ impl Runtime {
         self.announce(&record.id, &record.sandbox, cri::ContainerEventType::ContainerDeletedEvent);
         self.tables.lock().containers.remove(&record.id);
         self.usage.lock().remove(&record.id);
-        Ok(Removed::Now)
+        Ok(())
     }
 
     pub(super) async fn update_resources(

@@ -1,12 +1,13 @@
 //! CRI v1 over the holder: sandboxes, containers, and what is known of them.
 //!
 //! In reading order: `record` is what is remembered, this module the tables and their events, `recover` what a restart
-//! finds, `sandbox` and `container` the lives of the two, `process` what a container is started with, `exec` further
+//! finds, `sandbox` (with `namespaces`) and `container` the lives of the two, `process` what a container is started with, `exec` further
 //! processes in it, `stats` what they use, `service` the generated trait, `backend` the streams.
 
 mod backend;
 mod container;
 mod exec;
+mod namespaces;
 mod process;
 mod record;
 mod recover;
@@ -19,7 +20,10 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use k8s_cri::v1 as cri;
@@ -28,7 +32,6 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
-pub use self::container::Removed;
 use self::record::{ContainerRecord, SandboxRecord};
 use crate::{
     Error, PodNetwork, Result,
@@ -142,6 +145,10 @@ pub struct Runtime {
     events: broadcast::Sender<cri::ContainerEventResponse>,
     urls: OnceLock<Arc<dyn StreamUrls>>,
     boot: String,
+    /// Whether the kernel lets us protect processes from the OOM killer.
+    may_protect: bool,
+    /// The holder was told to end.
+    ended: AtomicBool,
     me: Weak<Runtime>,
     usage: Mutex<HashMap<String, (i64, u64)>>,
     _lock: File,
@@ -159,7 +166,7 @@ impl Runtime {
             fs::create_dir_all(&path).map_err(at(&path))?;
         }
         config.dir = fs::canonicalize(&config.dir).map_err(at(&config.dir))?;
-        rustix::fs::chmod(&config.dir, rustix::fs::Mode::from_raw_mode(0o711))
+        rustix::fs::chmod(&config.dir, rustix::fs::Mode::from_raw_mode(0o700))
             .map_err(|e| at(&config.dir)(e.into()))?;
         let lock_path = config.dir.join("lock");
         let lock = File::options().create(true).append(true).open(&lock_path).map_err(at(&lock_path))?;
@@ -178,9 +185,11 @@ impl Runtime {
             filters: Filters::default(),
             tables: Mutex::default(),
             link: Mutex::new(link),
-            events: broadcast::channel(4096).0,
+            events: broadcast::channel(1024).0,
             urls: OnceLock::new(),
             boot: boot.trim().to_owned(),
+            may_protect: has_sys_resource(),
+            ended: AtomicBool::new(false),
             me: me.clone(),
             usage: Mutex::default(),
             _lock: lock,
@@ -200,7 +209,7 @@ impl Runtime {
         self.link().pid()
     }
 
-    /// Ends everything that runs and, as soon as this runtime is dropped, the holder too: for a node that goes away.
+    /// Ends everything that runs, and the holder: for a node that goes away. Nothing can be started any more.
     ///
     /// # Errors
     /// When a sandbox cannot be stopped.
@@ -208,7 +217,12 @@ impl Runtime {
         let sandboxes: Vec<String> = self.tables.lock().sandboxes.keys().cloned().collect();
         let stops = sandboxes.iter().map(|id| self.stop_sandbox(id));
         futures::future::try_join_all(stops).await?;
-        self.link().tell(Request::Private).await.map_err(internal("end the holder"))
+        self.ended.store(true, Ordering::Release);
+        // the holder ends with the connection that says so
+        let (link, ..) = crate::client::open(&self.config.holder_command, &self.config.dir)
+            .await
+            .map_err(internal("end the holder"))?;
+        link.tell(Request::Private).await.map_err(internal("end the holder"))
     }
 
     fn link(&self) -> Link {
@@ -295,6 +309,14 @@ impl Runtime {
         // in the order of the changes, because under the lock
         let _ = self.events.send(event);
     }
+}
+
+/// Whether this process has CAP_SYS_RESOURCE; a nested host may lack it.
+fn has_sys_resource() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective =
+        status.lines().find_map(|l| u64::from_str_radix(l.strip_prefix("CapEff:")?.trim(), 16).ok());
+    effective.unwrap_or(0) & crate::capability::bit("SYS_RESOURCE").unwrap_or(0) != 0
 }
 
 /// Nanoseconds since 1970.

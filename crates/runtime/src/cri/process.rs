@@ -198,7 +198,19 @@ impl Runtime {
         if !cwd.starts_with('/') {
             return Err(invalid(format!("the working directory {cwd:?} is not absolute")));
         }
-        let hostname = if sandbox.host_network() { String::new() } else { sandbox.config.hostname.clone() };
+        let hostname = if sandbox.host_network() {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        } else {
+            sandbox.config.hostname.clone()
+        };
+        let oom_score_adj = record.resources().oom_score_adj.clamp(-1000, 1000) as i32;
+        if oom_score_adj < 0 && !self.may_protect {
+            tracing::warn!(
+                container = record.id,
+                oom_score_adj,
+                "CAP_SYS_RESOURCE is missing: the container is not protected from the OOM killer"
+            );
+        }
         let capabilities = capabilities(&security)?;
         Ok(Process {
             args: args.into_iter().map(String::into_bytes).collect(),
@@ -209,10 +221,7 @@ impl Runtime {
             no_new_privileges: security.no_new_privs,
             seccomp: self.seccomp(&security, capabilities.bounding)?,
             rlimits: Vec::new(),
-            oom_score_adj: match record.resources().oom_score_adj {
-                0 => None,
-                score => Some(score.clamp(-1000, 1000) as i32),
-            },
+            oom_score_adj: (oom_score_adj != 0).then_some(oom_score_adj),
             capabilities,
         })
     }

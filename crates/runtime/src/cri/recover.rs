@@ -5,9 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Container, ContainerRecord, Runtime, Sandbox, SandboxRecord, now,
+    Container, ContainerRecord, Runtime, Sandbox, SandboxRecord,
+    namespaces::{is_set_up, unmount_sandbox},
+    now,
     record::{self, Phase},
-    sandbox::{init_id, is_set_up, remove_dir, unmount_sandbox},
+    sandbox::{init_id, remove_dir},
 };
 use crate::{
     Error, Result,
@@ -77,6 +79,8 @@ impl Runtime {
                 }
                 (Some(_), Phase::Exited) => self.link().ask(Request::Forget { id: record.id }),
                 (None, Phase::Starting | Phase::Running) => {
+                    let cgroup = record.cgroup.clone();
+                    let _ = self.blocking(move |me| me.remove_cgroup(&cgroup)).await;
                     self.container_ended(&record.id, Exit { code: UNSEEN, at: now() }).await;
                     self.change_container(&record.id, |r| {
                         r.reason = "Error".into();

@@ -5,6 +5,7 @@
 //! until they are recorded, and ends processes whose time is over. It decides nothing; the runtime tells it what to do
 //! over a socket, from as many connections as it likes, and may go away and come back.
 
+mod conversation;
 mod log;
 mod output;
 mod process;
@@ -101,9 +102,8 @@ fn run(dir: &Path) -> io::Result<()> {
 /// Executes this program again from a copy of its mount that nobody can write to: what is executed inside of a container
 /// can reach our program as `/proc/PID/exe` (CVE-2019-5736).
 fn seal() -> io::Result<()> {
-    let program = std::fs::read_link("/proc/self/exe")?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let sealed = open_tree(CWD, &program, flags)?;
+    let sealed = open_tree(CWD, "/proc/self/exe", flags)?;
     sys::mount_setattr(sealed.as_fd(), false, MountAttrFlags::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE)?;
     let mut args: Vec<OsString> = std::env::args_os().collect();
     args.push(SEALED.into());

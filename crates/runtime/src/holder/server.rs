@@ -1,46 +1,34 @@
 //! The holder's loop: one `epoll`, no threads, nothing that waits.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::epoll,
     io::Errno,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, accept_with, recvmsg},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
 };
 
 use super::{
+    conversation::Connection,
     log,
     output::Watch,
     process::{self, Phase, Process},
-    wire::{Answer, Call, Exit, Incoming, Outgoing, Request, Said, State},
+    wire::{Answer, Exit, Said},
 };
 use crate::{
     launch::Report,
     plan::{Launch, Namespace, Role},
 };
 
-/// Answers that wait for a runtime which does not read: then it is not worth talking to.
-const MAX_QUEUE: usize = 10_000;
-
-struct Connection {
-    socket: OwnedFd,
-    incoming: Incoming,
-    queue: VecDeque<Outgoing>,
-    /// Exits are told.
-    listens: bool,
-    /// Everything ends with it.
-    private: bool,
-}
-
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum About {
+pub(super) enum About {
     Listener,
     Signals,
     Connection(u64),
@@ -48,18 +36,21 @@ enum About {
     Output(String),
 }
 
-struct Server {
+/// Everything there is.
+pub(super) struct Server {
     epoll: OwnedFd,
-    listener: OwnedFd,
+    pub(super) listener: OwnedFd,
     signals: OwnedFd,
     own_pidns: OwnedFd,
-    connections: HashMap<u64, Connection>,
-    next_connection: u64,
-    processes: HashMap<String, Process>,
+    pub(super) connections: HashMap<u64, Connection>,
+    pub(super) next_connection: u64,
+    pub(super) processes: HashMap<String, Process>,
     by_pid: HashMap<i32, String>,
     watched: HashMap<RawFd, (About, epoll::EventFlags)>,
     buffer: Vec<u8>,
-    ending: bool,
+    pub(super) ending: bool,
+    /// Open files a process may have: what the holder had before it raised its own limit.
+    files: (u64, u64),
 }
 
 /// Serves until it is told to end. The lock is kept for as long.
@@ -89,6 +80,23 @@ fn block_signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// Lets this process have all the files it may: pipes of hundreds of containers. Returns what the limits were.
+fn raise_files_limit() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: pointers to a local.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let before = (limit.rlim_cur, limit.rlim_max);
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(before)
+    }
+}
+
 impl Server {
     fn new(listener: OwnedFd) -> io::Result<Server> {
         let mut server = Server {
@@ -103,6 +111,7 @@ impl Server {
             watched: HashMap::new(),
             buffer: vec![0; 65_536],
             ending: false,
+            files: raise_files_limit()?,
         };
         server.watch(server.listener.as_raw_fd(), About::Listener, epoll::EventFlags::IN)?;
         server.watch(server.signals.as_raw_fd(), About::Signals, epoll::EventFlags::IN)?;
@@ -152,7 +161,7 @@ impl Server {
 
     // ---- what is watched
 
-    fn watch(&mut self, fd: RawFd, about: About, flags: epoll::EventFlags) -> io::Result<()> {
+    pub(super) fn watch(&mut self, fd: RawFd, about: About, flags: epoll::EventFlags) -> io::Result<()> {
         // SAFETY: the descriptor is owned by this struct and is taken out of the map before it is closed.
         let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
         let data = epoll::EventData::new_u64(fd as u64);
@@ -171,7 +180,7 @@ impl Server {
         Ok(())
     }
 
-    fn unwatch(&mut self, fd: RawFd) {
+    pub(super) fn unwatch(&mut self, fd: RawFd) {
         if self.watched.remove(&fd).is_some() {
             // SAFETY: as in `watch`; a descriptor that is closed has left the set by itself.
             let _ = epoll::delete(&self.epoll, unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) });
@@ -179,7 +188,7 @@ impl Server {
     }
 
     /// Watches exactly what a process' output wants to be watched.
-    fn watch_output(&mut self, id: &str) {
+    pub(super) fn watch_output(&mut self, id: &str) {
         let wanted = self
             .processes
             .get(id)
@@ -205,6 +214,15 @@ impl Server {
                 Watch::Write(_) => epoll::EventFlags::OUT,
             };
             let _ = self.watch(fd_of(&watch), about.clone(), flags);
+        }
+    }
+
+    pub(super) fn unwatch_all(&mut self, id: &str) {
+        let theirs = |about: &About| matches!(about, About::Output(i) | About::Report(i) if i == id);
+        let fds: Vec<RawFd> =
+            self.watched.iter().filter(|(_, (a, _))| theirs(a)).map(|(fd, _)| *fd).collect();
+        for fd in fds {
+            self.unwatch(fd);
         }
     }
 
@@ -238,218 +256,14 @@ impl Server {
         }
     }
 
-    // ---- connections
-
-    fn accept(&mut self) {
-        while let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            let number = self.next_connection;
-            self.next_connection += 1;
-            let fd = socket.as_raw_fd();
-            let connection = Connection {
-                socket,
-                incoming: Incoming::default(),
-                queue: VecDeque::new(),
-                listens: false,
-                private: false,
-            };
-            self.connections.insert(number, connection);
-            if self.watch(fd, About::Connection(number), epoll::EventFlags::IN).is_err() {
-                self.part(number);
-            }
-        }
-    }
-
-    fn converse(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let alive = match connection.incoming.receive(connection.socket.as_fd()) {
-            Ok(more) => more,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        };
-        loop {
-            let Some(connection) = self.connections.get_mut(&number) else { return };
-            match connection.incoming.next::<Call>() {
-                Ok(Some((call, fds))) => self.answer(number, call, fds),
-                Ok(None) => break,
-                Err(_) => return self.part(number),
-            }
-        }
-        if !alive {
-            return self.part(number);
-        }
-        self.flush(number);
-    }
-
-    fn flush(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let mut lost = connection.queue.len() > MAX_QUEUE;
-        while let Some(message) = connection.queue.front_mut() {
-            match message.send(connection.socket.as_fd()) {
-                Ok(_) => {
-                    connection.queue.pop_front();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    lost = true;
-                    break;
-                }
-            }
-        }
-        let mut flags = epoll::EventFlags::IN;
-        if !connection.queue.is_empty() {
-            flags |= epoll::EventFlags::OUT;
-        }
-        let fd = connection.socket.as_raw_fd();
-        if lost || self.watch(fd, About::Connection(number), flags).is_err() {
-            self.part(number);
-        }
-    }
-
-    /// A connection has ended, and what belongs to it.
-    fn part(&mut self, number: u64) {
-        let Some(connection) = self.connections.remove(&number) else { return };
-        self.unwatch(connection.socket.as_raw_fd());
-        for process in self.processes.values_mut() {
-            if process.owner == Some(number) || connection.private {
-                let _ = process.signal(libc::SIGKILL);
-            }
-            if process.stdin_owner == Some(number) {
-                process.stdin = None;
-            }
-        }
-        self.processes.retain(|_, p| !(p.owner == Some(number) && matches!(p.phase, Phase::Exited(_))));
-        self.ending |= connection.private;
-    }
-
-    fn say(&mut self, number: u64, said: &Said, fds: Vec<OwnedFd>) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        match Outgoing::new(said, fds) {
-            Ok(message) => connection.queue.push_back(message),
-            Err(_) => return self.part(number),
-        }
-        self.flush(number);
-    }
-
-    fn answer(&mut self, number: u64, call: Call, fds: Vec<OwnedFd>) {
-        let answer = match call.request {
-            Request::Launch(launch) => match self.launch(*launch, fds, (number, call.number)) {
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            Request::Attach { id, stdin, stdout, stderr } => {
-                match self.attach(number, &id, stdin, (stdout, stderr), fds) {
-                    Ok(fds) => {
-                        let said = Said::Answer { number: call.number, answer: Ok(Answer::Done) };
-                        return self.say(number, &said, fds);
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            request => self.simple(number, request),
-        };
-        self.say(number, &Said::Answer { number: call.number, answer }, Vec::new());
-    }
-
-    fn simple(&mut self, number: u64, request: Request) -> Result<Answer, String> {
-        match request {
-            Request::Hello => {
-                if let Some(connection) = self.connections.get_mut(&number) {
-                    connection.listens = true;
-                }
-                let state = |(id, p): (&String, &Process)| State {
-                    id: id.clone(),
-                    pid: p.pid,
-                    who: p.who.clone(),
-                    exit: match p.phase {
-                        Phase::Exited(exit) => Some(exit),
-                        _ => None,
-                    },
-                };
-                let processes = self.processes.iter().filter(|(_, p)| p.owner.is_none()).map(state).collect();
-                let pid = std::process::id() as i32;
-                return Ok(Answer::State { version: super::wire::VERSION, pid, processes });
-            }
-            Request::Private => {
-                if let Some(connection) = self.connections.get_mut(&number) {
-                    connection.private = true;
-                }
-            }
-            Request::Signal { id, signal } => {
-                self.process(&id)?.signal(signal).map_err(|e| format!("signal {signal}: {e}"))?;
-            }
-            Request::Stop { id, signal, grace } => {
-                let process = self.process(&id)?;
-                process.signal(signal).map_err(|e| format!("signal {signal}: {e}"))?;
-                let deadline = Instant::now() + Duration::from_millis(grace.min(1 << 40));
-                process.deadline = Some(process.deadline.map_or(deadline, |d| d.min(deadline)));
-            }
-            Request::Reopen { id } => {
-                if let Some(output) = &mut self.process(&id)?.output {
-                    output.reopen().map_err(|e| format!("open the log: {e}"))?;
-                }
-            }
-            Request::CloseStdin { id } => {
-                self.process(&id)?.stdin = None;
-            }
-            Request::Forget { id } => {
-                if self.processes.get(&id).is_some_and(|p| matches!(p.phase, Phase::Exited(_))) {
-                    if let Some(output) = self.processes.get_mut(&id).and_then(|p| p.output.as_mut()) {
-                        output.close();
-                    }
-                    self.unwatch_all(&id);
-                    self.processes.remove(&id);
-                }
-            }
-            Request::Launch(_) | Request::Attach { .. } => {}
-        }
-        Ok(Answer::Done)
-    }
-
-    fn unwatch_all(&mut self, id: &str) {
-        let theirs = |about: &About| matches!(about, About::Output(i) | About::Report(i) if i == id);
-        let fds: Vec<RawFd> =
-            self.watched.iter().filter(|(_, (a, _))| theirs(a)).map(|(fd, _)| *fd).collect();
-        for fd in fds {
-            self.unwatch(fd);
-        }
-    }
-
-    fn process(&mut self, id: &str) -> Result<&mut Process, String> {
-        self.processes.get_mut(id).ok_or_else(|| format!("there is no process {id}"))
-    }
-
-    fn attach(
-        &mut self,
-        number: u64,
-        id: &str,
-        stdin: bool,
-        (stdout, stderr): (bool, bool),
-        fds: Vec<OwnedFd>,
-    ) -> Result<Vec<OwnedFd>, String> {
-        let process = self.process(id)?;
-        if matches!(process.phase, Phase::Exited(_)) {
-            return Err(format!("the process {id} has ended"));
-        }
-        let output = process.output.as_mut().ok_or_else(|| format!("{id} has no streams to attach to"))?;
-        let mut fds = fds.into_iter();
-        for (wanted, stream) in [(stdout, 1), (stderr, 2)] {
-            if wanted && let Some(fd) = fds.next() {
-                output.attach(stream, fd).map_err(|e| format!("attach: {e}"))?;
-            }
-        }
-        let mut back = Vec::new();
-        if stdin && let Some(input) = &process.stdin {
-            back.push(input.try_clone().map_err(|e| format!("attach: {e}"))?);
-            if process.stdin_once {
-                process.stdin_owner = Some(number);
-            }
-        }
-        self.watch_output(id);
-        Ok(back)
-    }
-
     // ---- processes
 
-    fn launch(&mut self, launch: Launch, fds: Vec<OwnedFd>, call: (u64, u64)) -> Result<(), String> {
+    pub(super) fn launch(
+        &mut self,
+        mut launch: Launch,
+        fds: Vec<OwnedFd>,
+        call: (u64, u64),
+    ) -> Result<(), String> {
         if self.processes.contains_key(&launch.id) {
             return Err(format!("there is a process {} already", launch.id));
         }
@@ -461,6 +275,7 @@ impl Server {
             }
             _ => None,
         };
+        launch.process.rlimits.insert(0, (libc::RLIMIT_NOFILE, self.files.0, self.files.1));
         let process = process::launch(&launch, target.as_ref(), &self.own_pidns, fds, call)?;
         let id = launch.id;
         let report = match &process.phase {

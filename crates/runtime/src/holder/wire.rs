@@ -242,7 +242,7 @@ impl Incoming {
     ///
     /// # Errors
     /// When the other side does not speak this protocol.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let Some([a, b, c, d, fds]) = self.bytes.first_chunk::<5>().copied() else { return Ok(None) };
         let (length, fds) = (u32::from_le_bytes([a, b, c, d]) as usize, usize::from(fds));
         if length > MAX_MESSAGE {

@@ -34,10 +34,13 @@ pub enum Error {
     Invalid(String),
 }
 
+/// The text of a profile (`None`: the default one) and capabilities.
+type Key = (Option<String>, u64);
+
 /// Compiled profiles.
 #[derive(Default)]
 pub struct Filters {
-    cache: Mutex<HashMap<(Option<String>, u64), Arc<str>>>,
+    cache: Mutex<HashMap<Key, Arc<str>>>,
 }
 
 impl Filters {

@@ -352,6 +352,7 @@ impl Lab {
 
     fn clean_up(&mut self) {
         if let Some(runtime) = self.runtime.take() {
+            // SAFETY: numbers only; it is this lab's own holder.
             unsafe { libc::kill(runtime.holder_pid(), libc::SIGKILL) };
         }
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {

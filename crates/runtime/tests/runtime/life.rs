@@ -189,6 +189,49 @@ async fn a_pod_shares_its_network_ipc_and_if_asked_its_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_debugging_container_sees_the_processes_of_its_target() {
+    let Some(lab) = Lab::new().await else { return };
+    let pod = lab.sandbox("web").await;
+    let id = lab.run(&pod, lab.container_config("app", &["sleep", "1000"])).await;
+    let mut config = lab.container_config("debug", &["sh", "-c", "cat /proc/1/cmdline; ls /proc/1/root/tmp"]);
+    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    let options = security.namespace_options.as_mut().unwrap();
+    (options.pid, options.target_id) = (cri::NamespaceMode::Target as i32, id.clone());
+    let debug = lab.run(&pod, config).await;
+    assert_eq!(lab.ended(&debug).await.exit_code, 0);
+    assert_eq!(lab.output("debug"), "sleep\x001000\x00\n");
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_privileged_container_can_have_the_host_s_namespaces_and_devices() {
+    let Some(lab) = Lab::new().await else { return };
+    let mut config = lab.sandbox_config("node");
+    let node = cri::NamespaceMode::Node as i32;
+    let all = cri::NamespaceOption { network: node, pid: node, ipc: node, ..Default::default() };
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = Some(all.clone());
+    let pod = lab.sandbox_with(config).await.unwrap();
+    let script = "for n in net pid ipc; do readlink /proc/self/ns/$n; done; mount -t tmpfs x /mnt && echo mounted
+        ls /dev/kmsg; head -c 3 /dev/zero | wc -c; mkdir /sys/fs/cgroup/x-test 2>/dev/null; rmdir /sys/fs/cgroup/x-test; sleep 1000 & true";
+    let mut config = lab.container_config("node", &["sh", "-c", &format!("mkdir /mnt; {script}")]);
+    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    (security.privileged, security.namespace_options) = (true, Some(all));
+    (security.masked_paths, security.readonly_paths) = (vec![], vec![]);
+    let id = lab.run(&pod, config).await;
+    lab.ended(&id).await;
+    let own: Vec<String> = ["net", "pid", "ipc"]
+        .iter()
+        .map(|n| std::fs::read_link(format!("/proc/self/ns/{n}")).unwrap().display().to_string())
+        .collect();
+    let output = lab.output("node");
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[..3], own[..], "{output}");
+    assert_eq!(lines[3..6], ["mounted", "/dev/kmsg", "3"], "{output}");
+    // lab.end() shows that the process left in the background has ended too: its cgroup could be removed
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_sandbox_is_not_ready_and_its_containers_have_ended() {
     let Some(lab) = Lab::new().await else { return };
     let pod = lab.sandbox("web").await;
@@ -204,4 +247,74 @@ async fn a_stopped_sandbox_is_not_ready_and_its_containers_have_ended() {
     let error = lab.create(&pod, lab.container_config("late", &["true"])).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outsiders_are_served_on_a_socket_that_only_root_can_use() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(lab) = Lab::new().await else { return };
+    let socket = lab.dir.path().join("cri.sock");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (runtime, path) = (lab.runtime().clone(), socket.clone());
+    let served = tokio::spawn(async move {
+        let until = async { drop(stopped.await) };
+        runtime.serve_on(&path, None::<NoImages>, until).await
+    });
+    let channel = tonic::transport::Endpoint::from_static("http://runtime").connect_with_connector_lazy(
+        tower::service_fn(move |_: http::Uri| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        }),
+    );
+    let mut client = cri::runtime_service_client::RuntimeServiceClient::new(channel);
+    let version = loop {
+        match client.version(cri::VersionRequest::default()).await {
+            Ok(version) => break version.into_inner(),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("plimsoll", "v1"));
+    let mode = std::fs::metadata(lab.dir.path().join("cri.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(client);
+    stop.send(()).unwrap();
+    served.await.unwrap().unwrap();
+    lab.end().await;
+}
+
+/// An image service that is not there.
+struct NoImages;
+
+#[async_trait::async_trait]
+impl cri::image_service_server::ImageService for NoImages {
+    async fn list_images(
+        &self,
+        _: Request<cri::ListImagesRequest>,
+    ) -> Result<tonic::Response<cri::ListImagesResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn image_status(
+        &self,
+        _: Request<cri::ImageStatusRequest>,
+    ) -> Result<tonic::Response<cri::ImageStatusResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn pull_image(
+        &self,
+        _: Request<cri::PullImageRequest>,
+    ) -> Result<tonic::Response<cri::PullImageResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn remove_image(
+        &self,
+        _: Request<cri::RemoveImageRequest>,
+    ) -> Result<tonic::Response<cri::RemoveImageResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Result<tonic::Response<cri::ImageFsInfoResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("no images"))
+    }
 }

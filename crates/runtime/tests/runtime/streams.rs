@@ -95,6 +95,7 @@ async fn a_container_with_a_terminal_logs_what_it_shows() {
     let wanted = Wanted { tty: true, stdin: true, stdout: true, stderr: false };
     let mut process = Backend::attach(&**lab.runtime(), &id, wanted).await.unwrap();
     assert!(process.resize.is_some());
+    lab.wait_for_output("a", "/dev/pts/0").await;
     process.stdin.as_mut().unwrap().write_all(b"words\n").await.unwrap();
     assert_eq!(lab.ended(&id).await.exit_code, 0);
     let text = lab.output("a").replace('\r', "");
