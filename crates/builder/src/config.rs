@@ -94,6 +94,14 @@ impl Config {
         self.set("Env", env.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>());
     }
 
+    /// Bytes of environment and labels.
+    pub(crate) fn variables_size(&self) -> usize {
+        let env = self.config.get("Env").and_then(Value::as_array).into_iter().flatten();
+        let labels = self.config.get("Labels").and_then(Value::as_object).into_iter().flatten();
+        let text = |v: &Value| v.as_str().map_or(0, str::len);
+        env.map(text).sum::<usize>() + labels.map(|(name, value)| name.len() + text(value)).sum::<usize>()
+    }
+
     pub(crate) fn set_label(&mut self, name: &str, value: &str) {
         self.insert("Labels", name, value.into());
     }

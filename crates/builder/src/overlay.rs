@@ -197,7 +197,7 @@ pub(crate) fn sweep(images: &Images) {
     let work = images.dir().join("work");
     let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else { return };
     for line in table.lines().rev() {
-        let Some(at) = line.split(' ').nth(4).map(PathBuf::from) else { continue };
+        let Some(at) = line.split(' ').nth(4).map(unescaped) else { continue };
         let Ok(inside) = at.strip_prefix(&work) else { continue };
         let Some(owner) = inside.components().next().map(|c| work.join(c)) else { continue };
         // Who builds holds a lock on the folder.
@@ -208,6 +208,15 @@ pub(crate) fn sweep(images: &Images) {
             tracing::debug!(at = %at.display(), ?gone, "a mount of a build that was killed");
         }
     }
+}
+
+/// A path of the mount table, where blanks and the like are octal numbers.
+fn unescaped(field: &str) -> PathBuf {
+    let mut path = field.to_owned();
+    for (code, c) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        path = path.replace(code, c);
+    }
+    PathBuf::from(path)
 }
 
 /// The layers of a stack, as overlayfs wants them: each once; of two equal ones the upper covers the lower.
@@ -223,7 +232,7 @@ mod tests {
 
     #[test]
     fn mounts_of_a_build_that_was_killed_are_taken_away() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::Builder::new().prefix("with blank").tempdir().unwrap();
         let images = Images::open(dir.path()).unwrap();
         let (dead, alive) = (images.dir().join("work/work-dead/root"), images.work_dir().unwrap());
         let Ok(lost) = Mounted::tmpfs(&dead, None) else {
@@ -234,7 +243,8 @@ mod tests {
         let held = Mounted::tmpfs(&alive.path().join("root"), None).unwrap();
         sweep(&images);
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!table.contains(dead.to_str().unwrap()));
-        assert!(table.contains(held.at.to_str().unwrap()));
+        let mounted =
+            |at: &Path| table.lines().any(|l| l.split(' ').nth(4).map(unescaped).as_deref() == Some(at));
+        assert!(!mounted(&dead) && mounted(&held.at));
     }
 }

@@ -14,6 +14,9 @@ use crate::{
 /// Most stages of a build.
 const MAX_STAGES: usize = 200;
 
+/// Most bytes of all arguments of a stage, of its environment, and of its labels.
+pub(crate) const MAX_VARIABLES: usize = 1024 * 1024;
+
 /// What a stage begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
@@ -94,13 +97,18 @@ impl Stages {
                         let value = match (given.get(name), default) {
                             (Some(value), _) => Some(value.clone()),
                             (None, Some(default)) => Some(
-                                expand(default, plan.escape, &|n| plan.globals.get(n).cloned())
+                                expand(default, plan.escape, &|n| plan.globals.get(n).map(String::as_str))
                                     .map_err(|why| plan.fail(instruction, why, None))?,
                             ),
                             (None, None) => None,
                         };
                         if let Some(value) = value {
                             plan.globals.insert(name.clone(), value);
+                        }
+                        let size: usize = plan.globals.iter().map(|(n, v)| n.len() + v.len()).sum();
+                        if size > MAX_VARIABLES {
+                            let message = format!("the arguments are larger than {MAX_VARIABLES} bytes");
+                            return Err(plan.fail(instruction, message, None));
                         }
                     }
                 }
@@ -127,7 +135,7 @@ impl Stages {
 
     fn stage(&self, instruction: &Instruction, from: &From, platform: &Platform) -> Result<Stage> {
         let replaced = |word: &str| {
-            expand(word, self.escape, &|n| self.globals.get(n).cloned())
+            expand(word, self.escape, &|n| self.globals.get(n).map(String::as_str))
                 .map_err(|why| self.fail(instruction, why, None))
         };
         let image = replaced(&from.image)?;

@@ -1,6 +1,9 @@
 //! A stage, step by step.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use images::Layer;
 
@@ -8,15 +11,15 @@ use crate::{
     Error, Result, Step,
     config::{self, Config},
     dockerfile::{Command, Instruction, Kind, expand},
-    plan::{Base, Stage},
+    plan::{Base, MAX_VARIABLES, Stage},
     session::{Made, Session},
 };
 
 /// Longest text of a step that is shown, in characters, and that the history holds.
 const SHOWN: usize = 200;
 const NOTED: usize = 2000;
-/// Most layers of an image; overlayfs stacks no more than 500.
-const MAX_LAYERS: usize = 400;
+/// Most layers of an image: their descriptors' paths must fit into one page of mount options.
+const MAX_LAYERS: usize = 200;
 
 /// A stage as it has come to be.
 #[derive(Clone, Debug, Default)]
@@ -30,19 +33,13 @@ pub(crate) struct State {
     pub(crate) created: Option<i64>,
 }
 
-impl State {
-    /// A variable's value: the environment goes before arguments.
-    pub(crate) fn lookup(&self, name: &str) -> Option<String> {
-        let env = self.config.env().into_iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        env.or_else(|| self.args.get(name).cloned().flatten())
-    }
-}
-
 /// Where a step stands.
 pub(crate) struct Here<'a> {
     pub(crate) session: &'a Session,
     pub(crate) instruction: &'a Instruction,
     pub(crate) step: &'a Step,
+    /// The environment as it was before this step.
+    pub(crate) env: HashMap<String, String>,
 }
 
 impl Here<'_> {
@@ -52,7 +49,12 @@ impl Here<'_> {
 
     /// Replaces the variables of a word.
     pub(crate) fn expand(&self, state: &State, word: &str) -> Result<String> {
-        expand(word, self.session.plan.escape, &|name| state.lookup(name)).map_err(|why| self.fail(why, None))
+        // The environment goes before arguments.
+        let lookup = |name: &str| -> Option<&str> {
+            let argument = || state.args.get(name).and_then(Option::as_deref);
+            self.env.get(name).map(String::as_str).or_else(argument)
+        };
+        expand(word, self.session.plan.escape, &lookup).map_err(|why| self.fail(why, None))
     }
 
     /// Replaces the variables of a word that must not become empty.
@@ -71,7 +73,7 @@ pub(crate) fn run_stage(session: &Session, at: usize) -> Result<()> {
     let mut state = begin(session, stage)?;
     for (number, instruction) in stage.instructions.iter().enumerate() {
         let step = step(stage, number + 2, instruction);
-        let here = Here { session, instruction, step: &step };
+        let here = Here { session, instruction, step: &step, env: state.config.env().into_iter().collect() };
         let result = here.carry_out(&mut state, stage);
         result.map_err(|e| e.within(&session.plan.place(instruction)))?;
     }
@@ -180,6 +182,8 @@ impl Here<'_> {
                 for (name, default) in args {
                     let value = self.argument(state, stage, name, default.as_deref())?;
                     state.args.insert(name.clone(), value);
+                    let sizes = state.args.iter().map(|(n, v)| n.len() + v.as_ref().map_or(0, String::len));
+                    self.check_size("arguments", sizes.sum())?;
                 }
             }
             Kind::Env(pairs) | Kind::Label(pairs) => {
@@ -196,6 +200,7 @@ impl Here<'_> {
                         Kind::Env(_) => state.config.set_env(&name, &value),
                         _ => state.config.set_label(&name, &value),
                     }
+                    self.check_size("environment and labels", state.config.variables_size())?;
                 }
             }
             Kind::User(user) => state.config.set_user(&self.needed(state, user)?),
@@ -237,6 +242,16 @@ impl Here<'_> {
             Kind::From(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Workdir(_) => {}
         }
         Ok(())
+    }
+
+    fn check_size(&self, what: &str, size: usize) -> Result<()> {
+        match size > MAX_VARIABLES {
+            true => {
+                Err(self
+                    .fail(format!("the {what} of this stage are larger than {MAX_VARIABLES} bytes"), None))
+            }
+            false => Ok(()),
+        }
     }
 
     /// `CMD ['x']` is not JSON, so a shell gets it.

@@ -157,3 +157,21 @@ fn a_dockerfile_that_is_a_link_out_of_the_context_is_not_followed() {
         lab.run(&builder::Build::new(lab.context(), lab.path().join("caches"))).unwrap_err().to_string();
     assert!(error.contains("there is no Dockerfile"), "{error}");
 }
+
+#[test]
+fn variables_cannot_grow_without_end() {
+    let Some(lab) = Lab::new() else { return };
+    let doubled = |keyword: &str| {
+        let head = "FROM scratch\nARG a0=0123456789abcdef\n".to_owned();
+        (1..40).fold(head, |text, n| text + &format!("{keyword} a{n}=$a{0}$a{0}\n", n - 1))
+    };
+    for keyword in ["ARG", "ENV"] {
+        let error = lab.refused(&doubled(keyword));
+        assert!(error.contains("longer than 131072 bytes"), "{error}");
+    }
+    let many =
+        (0..20).fold("FROM scratch\n".to_owned(), |t, n| t + &format!("LABEL l{n}={}\n", "x".repeat(50_000)));
+    let many = many + "LABEL last=" + &"x".repeat(60_000) + "\n";
+    let error = lab.refused(&many);
+    assert!(error.contains("larger than"), "{error}");
+}

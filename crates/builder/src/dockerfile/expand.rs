@@ -10,22 +10,22 @@ const MAX_DEPTH: usize = 50;
 const MAX_MATCHED: usize = 2048;
 
 /// Replaces the variables in a word and removes its quotes. `lookup` gives a variable's value.
-pub(crate) fn expand(
+pub(crate) fn expand<'a>(
     word: &str,
     escape: char,
-    lookup: &dyn Fn(&str) -> Option<String>,
+    lookup: &dyn Fn(&str) -> Option<&'a str>,
 ) -> Result<String, String> {
     let mut expander = Expander { chars: word.chars().peekable(), escape, lookup };
     expander.until(None, 0)
 }
 
-struct Expander<'a> {
-    chars: std::iter::Peekable<std::str::Chars<'a>>,
+struct Expander<'w, 'a> {
+    chars: std::iter::Peekable<std::str::Chars<'w>>,
     escape: char,
-    lookup: &'a dyn Fn(&str) -> Option<String>,
+    lookup: &'w dyn Fn(&str) -> Option<&'a str>,
 }
 
-impl Expander<'_> {
+impl Expander<'_, '_> {
     /// Up to `stop`, which is taken, or to the end if there is none.
     fn until(&mut self, stop: Option<char>, depth: usize) -> Result<String, String> {
         if depth > MAX_DEPTH {
@@ -89,7 +89,11 @@ impl Expander<'_> {
     fn dollar(&mut self, depth: usize) -> Result<String, String> {
         if self.chars.next_if_eq(&'{').is_none() {
             let name = self.name();
-            return Ok(if name.is_empty() { "$".into() } else { (self.lookup)(&name).unwrap_or_default() });
+            return Ok(if name.is_empty() {
+                "$".into()
+            } else {
+                (self.lookup)(&name).unwrap_or_default().into()
+            });
         }
         let name = self.name();
         if name.is_empty() {
@@ -98,7 +102,7 @@ impl Expander<'_> {
         let value = (self.lookup)(&name);
         let modifier = self.chars.next().ok_or("a \"${\" has no \"}\"")?;
         let (value, modifier) = match modifier {
-            '}' => return Ok(value.unwrap_or_default()),
+            '}' => return Ok(value.unwrap_or_default().to_owned()),
             // With a colon, an empty value is as good as none.
             ':' => (value.filter(|v| !v.is_empty()), self.chars.next().ok_or("a \"${\" has no \"}\"")?),
             '#' | '%' => return self.trim(value.unwrap_or_default(), modifier, depth),
@@ -118,7 +122,7 @@ impl Expander<'_> {
             ('+', None) => Ok(String::new()),
             ('?', None) if word.is_empty() => Err(format!("{name} is not set")),
             ('?', None) => Err(format!("{name}: {word}")),
-            (_, value) => Ok(value.unwrap_or_default()),
+            (_, value) => Ok(value.unwrap_or_default().to_owned()),
         }
     }
 
@@ -141,25 +145,26 @@ impl Expander<'_> {
         name
     }
 
-    fn trim(&mut self, value: String, kind: char, depth: usize) -> Result<String, String> {
+    fn trim(&mut self, value: &str, kind: char, depth: usize) -> Result<String, String> {
         let longest = self.chars.next_if_eq(&kind).is_some();
         let pattern = self.until(Some('}'), depth + 1)?;
         if kind == '#' {
-            let found = shell_pattern(&pattern, &value)?.prefixes(&value);
+            let found = shell_pattern(&pattern, value)?.prefixes(value);
             let end = if longest { found.last() } else { found.first() };
             return Ok(value[end.copied().unwrap_or(0)..].to_owned());
         }
         // From the end is from the beginning in the mirror; an escape stands before what it escapes.
+        check_length(value)?;
         let mirror: String = value.chars().rev().collect();
         let found = shell_pattern(&mirrored(&pattern), &mirror)?.prefixes(&mirror);
         let end = if longest { found.last() } else { found.first() };
         Ok(value[..value.len() - end.copied().unwrap_or(0)].to_owned())
     }
 
-    fn replace(&mut self, value: String, depth: usize) -> Result<String, String> {
+    fn replace(&mut self, value: &str, depth: usize) -> Result<String, String> {
         let all = self.chars.next_if_eq(&'/').is_some();
         let (pattern, replacement) = self.pattern_and_replacement(depth)?;
-        let pattern = shell_pattern(&pattern, &value)?;
+        let pattern = shell_pattern(&pattern, value)?;
         let (mut out, mut at) = (String::new(), 0);
         while at < value.len() {
             let rest = &value[at..];
@@ -206,10 +211,16 @@ impl Expander<'_> {
     }
 }
 
-fn shell_pattern(pattern: &str, value: &str) -> Result<Pattern, String> {
-    if pattern.len() > MAX_MATCHED || value.len() > MAX_MATCHED {
-        return Err(format!("text or pattern of a replacement is longer than {MAX_MATCHED} bytes"));
+fn check_length(text: &str) -> Result<(), String> {
+    match text.len() > MAX_MATCHED {
+        true => Err(format!("text or pattern of a replacement is longer than {MAX_MATCHED} bytes")),
+        false => Ok(()),
     }
+}
+
+fn shell_pattern(pattern: &str, value: &str) -> Result<Pattern, String> {
+    check_length(pattern)?;
+    check_length(value)?;
     Pattern::parse(pattern, Flavour::Shell)
 }
 
@@ -230,12 +241,13 @@ fn mirrored(pattern: &str) -> String {
 mod tests {
     use super::*;
 
-    fn lookup(name: &str) -> Option<String> {
+    fn lookup(name: &str) -> Option<&'static str> {
+        static LONG: [u8; 100_000] = [b'z'; 100_000];
         match name {
-            "x" => Some("value".into()),
-            "empty" => Some(String::new()),
-            "path" => Some("/a/b/c.tar.gz".into()),
-            "long" => Some("z".repeat(100_000)),
+            "x" => Some("value"),
+            "empty" => Some(""),
+            "path" => Some("/a/b/c.tar.gz"),
+            "long" => std::str::from_utf8(&LONG).ok(),
             _ => None,
         }
     }
