@@ -1,6 +1,6 @@
 //! The loops of the cluster itself, in one list.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 use crate::{
     Controller,
@@ -40,6 +40,16 @@ pub struct Settings {
     pub volumes: Option<PathBuf>,
     /// The nodes whose disks this process reaches; all if absent.
     pub disks: Option<BTreeSet<String>>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("pod_networks", &self.pod_networks)
+            .field("volumes", &self.volumes)
+            .field("disks", &self.disks)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The loops.

@@ -54,16 +54,22 @@ pub use world::{Change, Key, Kind, World};
 
 /// What the operator chooses about the loops.
 #[derive(Clone, Debug, Default)]
-pub struct Options {}
+pub struct Options {
+    /// The loops of the cluster itself and what they have to be told; only those of workloads if absent.
+    pub cluster: Option<cluster_loops::Settings>,
+}
 
 /// Every loop of the control plane.
 #[must_use]
-pub fn all(_options: &Options) -> Vec<Box<dyn Controller>> {
-    vec![
+pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
+    let mut loops = options.cluster.clone().map(cluster_loops::loops).unwrap_or_default();
+    let workloads: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::Deployments),
         Box::new(replicaset::replica_sets()),
         Box::new(replicaset::replication_controllers()),
-    ]
+    ];
+    loops.extend(workloads);
+    loops
 }
 
 /// One control loop.

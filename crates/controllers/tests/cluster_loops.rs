@@ -1,8 +1,8 @@
 //! The loops of the cluster together, on a server and nodes that are not there, under a virtual clock.
 
 use controllers::{
-    Controller, Kind,
-    cluster_loops::{Settings, loops},
+    Kind, Options,
+    cluster_loops::Settings,
     local_path,
     node_ipam::Range,
     testing::cluster::{Chaos, Cluster},
@@ -32,11 +32,8 @@ fn cluster(nodes: usize, seed: u64, chaos: Option<Chaos>) -> Cluster {
         volumes: Some("/volumes".into()),
         disks: None,
     };
-    let make = move || -> Vec<Box<dyn Controller>> {
-        let mut all = loops(settings.clone());
-        all.push(Box::new(controllers::replicaset::replica_sets()));
-        all
-    };
+    let options = Options { cluster: Some(settings) };
+    let make = move || controllers::all(&options);
     let mut cluster = Cluster::new(nodes, seed, chaos, make);
     for name in ["default", LEASES, "shop"] {
         cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
