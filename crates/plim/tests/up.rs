@@ -82,8 +82,7 @@ fn a_deployment_serves_rolls_and_rolls_back_behind_its_addresses() {
     let ip = cluster
         .until("the service has an address", &["get", "service", "web", "-o", IP], |ip| !ip.is_empty());
     let fetch = |ip: &str| {
-        let output =
-            cluster.inside("busybox").args(["wget", "-qO-", &format!("http://{ip}/")]).output();
+        let output = cluster.inside("busybox").args(["wget", "-qO-", &format!("http://{ip}/")]).output();
         String::from_utf8_lossy(&output.unwrap().stdout).trim().to_owned()
     };
     assert!(fetch(&ip).starts_with("web-"), "{}", fetch(&ip));
@@ -199,11 +198,7 @@ fn three_nodes_on_one_machine_share_pods_names_and_addresses() {
     assert_eq!(said.trim(), "3");
     let ip = cluster
         .until("the service has an address", &["get", "service", "web", "-o", IP], |ip| !ip.is_empty());
-    let output = cluster
-        .inside("busybox")
-        .args(["wget", "-qO-", &format!("http://{ip}/")])
-        .output()
-        .unwrap();
+    let output = cluster.inside("busybox").args(["wget", "-qO-", &format!("http://{ip}/")]).output().unwrap();
     assert!(output.stdout.starts_with(b"web-"), "{}", String::from_utf8_lossy(&output.stderr));
     cluster.plim_ok(&["down"]);
     assert_eq!(cluster.leftovers(), Vec::<String>::new());

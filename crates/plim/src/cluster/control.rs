@@ -173,8 +173,7 @@ impl Control {
             volumes: Some(volumes.clone()),
             disks: None,
         };
-        let mut loops = controllers::all(&controllers::Options::default());
-        loops.extend(controllers::cluster_loops::loops(settings));
+        let loops = controllers::all(&controllers::Options { cluster: Some(settings) });
         // Upstream gives every loop an account of its own; one process that has the store needs no such walls.
         let client = self.client("system:kube-controller-manager", &["system:masters"]);
         let disks = Arc::new(OnThisMachine { root: volumes });
