@@ -213,8 +213,9 @@ const FILE: &str = "record.jsonl";
 /// A file that has grown to this many bytes is written anew with one line.
 const MAX_FILE: u64 = 256 << 10;
 
-/// Writes a record; a reader sees the old one or the new one.
+/// Writes the first record of a thing, or the next one; a reader sees the old one or the new one.
 pub(crate) fn save(dir: &Path, record: &impl Serialize) -> io::Result<()> {
+    fs::File::options().append(true).create(true).open(dir.join(FILE))?;
     append(dir, &line(record)?)
 }
 
@@ -226,10 +227,10 @@ pub(crate) fn line(record: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// See [`line`].
+/// Writes what [`line`] gives, unless there is no record: then the thing is being removed.
 pub(crate) fn append(dir: &Path, line: &[u8]) -> io::Result<()> {
     let path = dir.join(FILE);
-    let mut file = fs::File::options().append(true).create(true).open(&path)?;
+    let mut file = fs::File::options().append(true).open(&path)?;
     if file.metadata()?.len() > MAX_FILE {
         let new = dir.join("record.new");
         fs::write(&new, line)?;
