@@ -14,6 +14,9 @@ pub enum Error {
         /// The refusal.
         source: std::io::Error,
     },
+    /// This machine, or this user, cannot run containers.
+    #[error("{0}")]
+    Unable(String),
     /// Another runtime has this folder.
     #[error("{} is in use by another runtime", .0.display())]
     InUse(PathBuf),

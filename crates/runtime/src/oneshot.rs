@@ -139,7 +139,7 @@ impl Holder {
         let id = format!("oneshot-{}", uuid::Uuid::new_v4().simple());
         let made = MountPoints::make(&spec.root, &spec.binds)?;
         let group = Group { path: format!("{}/{id}", self.cgroup_parent), cgroups: self.cgroups.clone() };
-        let mut launch = self.launch(spec, &id)?;
+        let mut launch = self.plan(spec, &id)?;
         let (cgroups, path) = (self.cgroups.clone(), group.path.clone());
         launch.cgroups = blocking(move || cgroups.create(&path, &Resources::default(), false)).await?;
         let (in_read, in_write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -183,7 +183,7 @@ impl Holder {
         code.map_err(|_| lost())
     }
 
-    fn launch(&self, spec: &Oneshot, id: &str) -> io::Result<Launch> {
+    fn plan(&self, spec: &Oneshot, id: &str) -> io::Result<Launch> {
         let text = |path: &Path| {
             path.to_str().map(str::to_owned).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not UTF-8", path.display()))
@@ -234,6 +234,14 @@ impl Holder {
                 ..Process::default()
             },
         })
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        for path in [self.cgroup_parent.as_str(), "/plimsoll"] {
+            self.cgroups.remove_if_empty(path);
+        }
     }
 }
 

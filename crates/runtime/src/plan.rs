@@ -220,7 +220,8 @@ pub struct Process {
     /// Resource, soft and hard limit.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// How readily the kernel kills it when memory runs out.
-    pub oom_score_adj: Option<i32>,
+    #[serde(default)]
+    pub oom_score_adj: i32,
 }
 
 /// Whom a process turned out to be.

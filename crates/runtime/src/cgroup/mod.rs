@@ -128,6 +128,17 @@ fn check_path(path: &str) -> io::Result<&str> {
     Ok(path.trim_matches('/'))
 }
 
+/// Someone may remove an empty parent just as a group is made below it.
+fn retried<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..3 {
+        match make() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => return done,
+        }
+    }
+    make()
+}
+
 fn write(directory: &Path, file: &str, value: &str) -> io::Result<()> {
     let path = directory.join(file);
     fs::write(&path, value)

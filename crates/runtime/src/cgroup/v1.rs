@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Cgroups, Resources, Usage, check_path, keyed, read_number, write};
+use super::{Cgroups, Resources, Usage, check_path, keyed, read_number, retried, write};
 
 /// Controllers a container is always put into. The rest is only used where it is asked for.
 const ALWAYS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
@@ -82,6 +82,35 @@ impl V1 {
         }
         list.retain(|c| self.mount(c).is_some());
         list
+    }
+
+    fn create_once(
+        &self,
+        path: &str,
+        resources: &Resources,
+        guard_devices: bool,
+    ) -> io::Result<Vec<PathBuf>> {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for controller in self.needed(resources, guard_devices) {
+            let Some(root) = self.mount(controller) else { continue };
+            let directory = root.join(path);
+            if directories.contains(&directory) {
+                continue;
+            }
+            // most often only the last part is missing
+            if controller == "cpuset" || fs::create_dir(&directory).is_err() {
+                make(root, path, controller == "cpuset")?;
+            }
+            directories.push(directory);
+        }
+        self.set(path, resources)?;
+        if guard_devices && let Some(devices) = self.directory("devices", path).filter(|d| d.is_dir()) {
+            write(&devices, "devices.deny", "a")?;
+            for rule in DEVICES {
+                write(&devices, "devices.allow", rule)?;
+            }
+        }
+        Ok(directories)
     }
 
     fn set(&self, path: &str, r: &Resources) -> io::Result<()> {
@@ -162,27 +191,7 @@ fn make(root: &Path, path: &str, cpuset: bool) -> io::Result<()> {
 impl Cgroups for V1 {
     fn create(&self, path: &str, resources: &Resources, guard_devices: bool) -> io::Result<Vec<PathBuf>> {
         let path = check_path(path)?;
-        let mut directories: Vec<PathBuf> = Vec::new();
-        for controller in self.needed(resources, guard_devices) {
-            let Some(root) = self.mount(controller) else { continue };
-            let directory = root.join(path);
-            if directories.contains(&directory) {
-                continue;
-            }
-            // most often only the last part is missing
-            if controller == "cpuset" || fs::create_dir(&directory).is_err() {
-                make(root, path, controller == "cpuset")?;
-            }
-            directories.push(directory);
-        }
-        self.set(path, resources)?;
-        if guard_devices && let Some(devices) = self.directory("devices", path).filter(|d| d.is_dir()) {
-            write(&devices, "devices.deny", "a")?;
-            for rule in DEVICES {
-                write(&devices, "devices.allow", rule)?;
-            }
-        }
-        Ok(directories)
+        retried(|| self.create_once(path, resources, guard_devices))
     }
 
     fn update(&self, path: &str, resources: &Resources) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Cgroups, Resources, Usage, check_path, keyed, read_number, write};
+use super::{Cgroups, Resources, Usage, check_path, keyed, read_number, retried, write};
 
 const CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "cpuset", "hugetlb"];
 
@@ -42,6 +42,22 @@ impl V2 {
     /// Of the hierarchy mounted there.
     pub fn new(root: PathBuf) -> V2 {
         V2 { root }
+    }
+
+    fn create_once(&self, path: &str, resources: &Resources) -> io::Result<Vec<PathBuf>> {
+        let mut at = self.root.clone();
+        for part in check_path(path)?.split('/').filter(|p| !p.is_empty()) {
+            delegate(&at)?;
+            at.push(part);
+            match fs::create_dir(&at) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io::Error::new(e.kind(), format!("make the cgroup {}: {e}", at.display())));
+                }
+                _ => {}
+            }
+        }
+        self.set(&at, resources)?;
+        Ok(vec![at])
     }
 
     fn set(&self, directory: &Path, r: &Resources) -> io::Result<()> {
@@ -84,19 +100,7 @@ impl V2 {
 
 impl Cgroups for V2 {
     fn create(&self, path: &str, resources: &Resources, _: bool) -> io::Result<Vec<PathBuf>> {
-        let mut at = self.root.clone();
-        for part in check_path(path)?.split('/').filter(|p| !p.is_empty()) {
-            delegate(&at)?;
-            at.push(part);
-            match fs::create_dir(&at) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io::Error::new(e.kind(), format!("make the cgroup {}: {e}", at.display())));
-                }
-                _ => {}
-            }
-        }
-        self.set(&at, resources)?;
-        Ok(vec![at])
+        retried(|| self.create_once(path, resources))
     }
 
     fn update(&self, path: &str, resources: &Resources) -> io::Result<()> {

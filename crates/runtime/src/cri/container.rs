@@ -249,11 +249,21 @@ impl Runtime {
             }
             .into();
         });
+        self.forget_when_written(id);
         self.mark_ended(id);
         self.announce(id, &record.sandbox, cri::ContainerEventType::ContainerStoppedEvent);
-        self.link().ask(Request::Forget { id: id.to_owned() });
         if alone {
             let _ = self.blocking(move |me| me.remove_cgroup(&record.cgroup)).await;
+        }
+    }
+
+    /// The holder keeps the exit code until it is on disk.
+    fn forget_when_written(&self, id: &str) {
+        let (link, request) = (self.link(), Request::Forget { id: id.to_owned() });
+        let tables = self.tables.lock();
+        if let Some(container) = tables.containers.get(id) {
+            let then = Box::new(move || link.ask(request));
+            self.journal.write(self.container_dir(id), &container.record, Some(then));
         }
     }
 

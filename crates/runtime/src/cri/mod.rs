@@ -7,6 +7,7 @@
 mod backend;
 mod container;
 mod exec;
+mod journal;
 mod namespaces;
 mod process;
 mod record;
@@ -32,7 +33,10 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
-use self::record::{ContainerRecord, SandboxRecord};
+use self::{
+    journal::Journal,
+    record::{ContainerRecord, SandboxRecord},
+};
 use crate::{
     Error, PodNetwork, Result,
     cgroup::{self, Cgroups},
@@ -149,6 +153,7 @@ pub struct Runtime {
     may_protect: bool,
     /// The holder was told to end.
     ended: AtomicBool,
+    journal: Journal,
     me: Weak<Runtime>,
     usage: Mutex<HashMap<String, (i64, u64)>>,
     _lock: File,
@@ -161,6 +166,12 @@ impl Runtime {
     /// When the folder cannot be used, or the holder not be started.
     pub async fn open(mut config: RuntimeConfig) -> Result<Arc<Runtime>> {
         let at = |path: &Path| Error::io(format!("prepare {}", path.display()));
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::Unable("containers need root: use sudo".into()));
+        }
+        if !crate::launch::sys::is_supported() {
+            return Err(Error::Unable("containers need Linux 5.12 or newer".into()));
+        }
         for part in ["sandboxes", "containers"] {
             let path = config.dir.join(part);
             fs::create_dir_all(&path).map_err(at(&path))?;
@@ -179,6 +190,7 @@ impl Runtime {
         let (link, states, exits) = crate::client::open(&config.holder_command, &config.dir)
             .await
             .map_err(Error::io("start the holder"))?;
+        let journal = Journal::start().map_err(Error::io("start a thread"))?;
         let runtime = Arc::new_cyclic(|me| Runtime {
             config,
             cgroups,
@@ -190,6 +202,7 @@ impl Runtime {
             boot: boot.trim().to_owned(),
             may_protect: has_sys_resource(),
             ended: AtomicBool::new(false),
+            journal,
             me: me.clone(),
             usage: Mutex::default(),
             _lock: lock,
@@ -251,12 +264,6 @@ impl Runtime {
         tokio::task::spawn_blocking(move || what(&me)).await.map_err(|e| Status::internal(e.to_string()))
     }
 
-    fn save_container(&self, record: &ContainerRecord) {
-        if let Err(error) = record::save(&self.container_dir(&record.id), record) {
-            tracing::warn!(container = record.id, %error, "a container's record could not be written");
-        }
-    }
-
     /// Finds a container by its ID or a beginning of it that no other has.
     fn find_container(&self, id: &str) -> Result<(ContainerRecord, Arc<tokio::sync::Mutex<()>>), Status> {
         let tables = self.tables.lock();
@@ -288,8 +295,8 @@ impl Runtime {
         let container = tables.containers.get_mut(id)?;
         change(&mut container.record);
         let record = container.record.clone();
-        // under the lock: a later change must not be overwritten by this one
-        self.save_container(&record);
+        // under the lock: in the order of the changes
+        self.journal.write(self.container_dir(id), &record, None);
         Some(record)
     }
 

@@ -221,7 +221,7 @@ impl Runtime {
             no_new_privileges: security.no_new_privs,
             seccomp: self.seccomp(&security, capabilities.bounding)?,
             rlimits: Vec::new(),
-            oom_score_adj: (oom_score_adj != 0).then_some(oom_score_adj),
+            oom_score_adj,
             capabilities,
         })
     }

@@ -213,20 +213,30 @@ const FILE: &str = "record.jsonl";
 /// A file that has grown to this many bytes is written anew with one line.
 const MAX_FILE: u64 = 256 << 10;
 
-/// Writes a record; a reader sees the old one or the new one.
+/// Writes the first record of a thing, or the next one; a reader sees the old one or the new one.
 pub(crate) fn save(dir: &Path, record: &impl Serialize) -> io::Result<()> {
-    let path = dir.join(FILE);
-    // the line break in front ends a line that was cut off
+    fs::File::options().append(true).create(true).open(dir.join(FILE))?;
+    append(dir, &line(record)?)
+}
+
+/// A record as it is written. The line break in front ends a line that was cut off.
+pub(crate) fn line(record: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = b"\n".to_vec();
     serde_json::to_writer(&mut line, record)?;
     line.push(b'\n');
-    let mut file = fs::File::options().append(true).create(true).open(&path)?;
+    Ok(line)
+}
+
+/// Writes what [`line`] gives, unless there is no record: then the thing is being removed.
+pub(crate) fn append(dir: &Path, line: &[u8]) -> io::Result<()> {
+    let path = dir.join(FILE);
+    let mut file = fs::File::options().append(true).open(&path)?;
     if file.metadata()?.len() > MAX_FILE {
         let new = dir.join("record.new");
         fs::write(&new, line)?;
         return fs::rename(new, path);
     }
-    file.write_all(&line)
+    file.write_all(line)
 }
 
 fn last<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {

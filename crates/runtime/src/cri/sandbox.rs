@@ -177,8 +177,8 @@ impl Runtime {
             let mut tables = self.tables.lock();
             let Some(sandbox) = tables.sandboxes.get_mut(&record.id) else { return Ok(()) };
             let was = std::mem::replace(&mut sandbox.record.ready, false);
-            if was && let Err(error) = record::save(&self.sandbox_dir(&record.id), &sandbox.record) {
-                tracing::warn!(sandbox = record.id, %error, "a sandbox' record could not be written");
+            if was {
+                self.journal.write(self.sandbox_dir(&record.id), &sandbox.record, None);
             }
             was
         };

@@ -242,4 +242,37 @@ mod tests {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(timestamp(1_709_210_096_000_000_007), "2024-02-29T12:34:56.000000007Z");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_logged_is_what_was_written_however_it_comes(
+            text in proptest::collection::vec(proptest::sample::select(vec![b'a', b'\n', b' ']), 0..200),
+            long in 0usize..40_000,
+            cuts in proptest::collection::vec(1usize..20_000, 0..8),
+        ) {
+            let mut text = text;
+            text.extend(std::iter::repeat_n(b'x', long));
+            let dir = tempfile::tempdir().unwrap();
+            let (mut pieces, mut rest): (Vec<&[u8]>, &[u8]) = (Vec::new(), &text);
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            let mut got = Vec::new();
+            for record in logged(dir.path(), plan(dir.path()), &pieces) {
+                let (tag, line) = record.strip_prefix("stdout ").unwrap().split_at(2);
+                proptest::prop_assert!(line.len() <= MAX_LINE);
+                got.extend_from_slice(line.as_bytes());
+                if tag == "F " {
+                    got.push(b'\n');
+                }
+            }
+            if !text.is_empty() && !text.ends_with(b"\n") {
+                text.push(b'\n');
+            }
+            proptest::prop_assert_eq!(got, text);
+        }
+    }
 }

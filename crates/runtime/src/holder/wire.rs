@@ -260,3 +260,42 @@ impl Incoming {
         Ok(Some((message, self.fds.drain(..fds).collect())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed(bytes: &[u8]) -> Incoming {
+        Incoming { bytes: bytes.to_vec(), fds: VecDeque::new() }
+    }
+
+    #[test]
+    fn messages_come_out_as_they_went_in() {
+        let call = |number| Call { number, request: Request::Forget { id: "x".into() } };
+        let mut bytes = Outgoing::new(&call(1), Vec::new()).unwrap().bytes;
+        bytes.extend(Outgoing::new(&call(2), Vec::new()).unwrap().bytes);
+        let mut incoming = fed(&bytes[..bytes.len() - 1]);
+        assert_eq!(incoming.next_message::<Call>().unwrap().unwrap().0.number, 1);
+        assert!(incoming.next_message::<Call>().unwrap().is_none());
+        incoming.bytes.push(bytes[bytes.len() - 1]);
+        assert_eq!(incoming.next_message::<Call>().unwrap().unwrap().0.number, 2);
+    }
+
+    #[test]
+    fn a_descriptor_that_did_not_come_is_an_error() {
+        let mut bytes = Outgoing::new(&Request::Hello, Vec::new()).unwrap().bytes;
+        bytes[4] = 1;
+        assert!(fed(&bytes).next_message::<Request>().is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_too_strange(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+            let _ = fed(&bytes).next_message::<Call>();
+            let mut framed = (bytes.len() as u32).to_le_bytes().to_vec();
+            framed.push(0);
+            framed.extend(&bytes);
+            let _ = fed(&framed).next_message::<Call>();
+        }
+    }
+}

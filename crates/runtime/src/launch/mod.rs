@@ -117,10 +117,9 @@ fn prepare(
         fs::write(&path, "0").doing_with(|| format!("enter the cgroup {}", cgroup.display()))?;
     }
     let process = &launch.process;
-    if let Some(score) = process.oom_score_adj {
-        // Lowering it needs CAP_SYS_RESOURCE, which a nested host may lack: the runtime has warned of that.
-        let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
-    }
+    // Always: the holder may be protected, its children are not. Lowering it needs CAP_SYS_RESOURCE, which a nested host
+    // may lack: the runtime has warned of that.
+    let _ = fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string());
     join_namespaces(launch, target)?;
     let mut pty = match &launch.root {
         Some(root) => rootfs::enter(root, process.terminal)?,

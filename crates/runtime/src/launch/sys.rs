@@ -100,6 +100,15 @@ fn change_mount(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io:
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the kernel has the calls that containers are made with; `mount_setattr` of Linux 5.12 is the newest of them.
+pub fn is_supported() -> bool {
+    // SAFETY: null pointers are looked at after the size, which is wrong.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, -1, std::ptr::null::<u8>(), 0, std::ptr::null::<u8>(), 0)
+    };
+    done == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
+
 /// Joins namespaces of a process (by its pidfd), or one namespace by its file.
 pub fn setns(fd: BorrowedFd<'_>, kinds: i32) -> io::Result<()> {
     // SAFETY: no memory is passed.

@@ -347,13 +347,18 @@ impl Lab {
                 assert!(left.is_empty(), "cgroups are left: {left:?}");
             }
         }
+        self.runtime().end().await.unwrap();
+        self.runtime.take();
         self.clean_up();
     }
 
     fn clean_up(&mut self) {
         if let Some(runtime) = self.runtime.take() {
+            let holder = runtime.holder_pid();
+            // first, or it would start a new one
+            drop(runtime);
             // SAFETY: numbers only; it is this lab's own holder.
-            unsafe { libc::kill(runtime.holder_pid(), libc::SIGKILL) };
+            unsafe { libc::kill(holder, libc::SIGKILL) };
         }
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let group = controller.path().join(self.parent.trim_start_matches('/'));
