@@ -11,7 +11,7 @@ use crate::{
     catalogue::Served,
     discovery, health, openapi, proxy, respond,
     server::{Call, Inner},
-    special::{binding, eviction, finalize, reviews, scale, token},
+    special::{binding, eviction, finalize, metrics, reviews, scale, token},
     verbs::{self, create, delete, list, patch, update, watch},
 };
 
@@ -56,6 +56,9 @@ pub(crate) async fn dispatch(
         return Err(not_allowed());
     }
     let (group, resource) = (call.info.group.as_str(), call.info.resource.as_str());
+    if group == metrics::GROUP && served.resource.builtin {
+        return metrics::serve(inner, call, &served).await;
+    }
     if reviews::is_review(group, resource) {
         if call.method != Method::POST || named {
             return Err(not_allowed());

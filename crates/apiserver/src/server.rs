@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     pub documents: Documents,
     pub allocator: special::services::Allocator,
     pub turns: Turns,
+    pub summaries: special::metrics::Summaries,
     pub ready: std::sync::atomic::AtomicBool,
 }
 
@@ -139,8 +140,9 @@ impl Server {
     /// objects that have to exist and to follow CustomResourceDefinitions.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let catalogue =
-            Arc::new(Catalogue::of(config.resources.iter().map(|r| Arc::new(Served::new(r.clone()))), 0));
+        let measured = if config.nodes.is_some() { special::metrics::resources() } else { Vec::new() };
+        let resources = config.resources.iter().chain(&measured);
+        let catalogue = Arc::new(Catalogue::of(resources.map(|r| Arc::new(Served::new(r.clone()))), 0));
         let inner = Inner {
             reader: config.reader.clone(),
             allocator: special::services::Allocator::new(&config),
@@ -148,6 +150,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             turns: Turns::default(),
+            summaries: special::metrics::Summaries::default(),
             ready: false.into(),
             config,
         };

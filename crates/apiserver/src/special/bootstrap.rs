@@ -36,6 +36,9 @@ pub(crate) async fn run(inner: &Inner) -> Result<(), ApiError> {
         "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
     ));
     objects.extend(inner.config.bootstrap.iter().cloned());
+    if inner.config.nodes.is_some() {
+        objects.push(super::metrics::role());
+    }
     for object in objects {
         ensure(inner, object).await?;
     }

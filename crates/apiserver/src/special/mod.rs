@@ -6,6 +6,7 @@ pub mod events;
 pub mod eviction;
 pub mod expiry;
 pub mod finalize;
+pub mod metrics;
 pub mod reviews;
 pub mod scale;
 pub mod services;

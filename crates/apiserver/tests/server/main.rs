@@ -3,4 +3,5 @@
 mod apply;
 mod cluster;
 mod custom;
+mod metrics;
 mod quota;
