@@ -22,14 +22,13 @@ use k8s_openapi::{
         },
         discovery::v1::EndpointSlice,
         policy::v1::PodDisruptionBudget,
+        rbac::v1::Role,
         storage::v1::StorageClass,
     },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, PropagationPolicy},
-    core::GroupVersionKind,
+    api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy},
     runtime::{
         WatchStreamExt,
         watcher::{self, watcher},
@@ -251,52 +250,54 @@ async fn owners_go_in_the_background_in_the_foreground_and_without_their_depende
     }
 }
 
+fn owned_by(name: &str, owner: &ConfigMap) -> Value {
+    json!({"name": name, "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner.name_any(),
+        "uid": owner.uid(), "blockOwnerDeletion": true}]})
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn custom_resources_are_collected_and_go_with_their_namespace() {
+async fn kinds_that_no_loop_reads_are_collected_and_go_with_their_namespace() {
     let cluster = Cluster::start().await;
-    create(&cluster.whole::<CustomResourceDefinition>(), json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets.example.com"},
-        "spec": {"group": "example.com", "scope": "Namespaced",
-            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
-            "versions": [{"name": "v1", "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]},
-    })).await;
-    let kind = GroupVersionKind::gvk("example.com", "v1", "Widget");
-    let widgets =
-        Api::<DynamicObject>::namespaced_with(cluster.client.clone(), "shop", &ApiResource::from_gvk(&kind));
-    let widget = |name: &str, owner: Option<&DynamicObject>| {
-        let owners: Vec<Value> = owner
-            .iter()
-            .map(|o| json!({"apiVersion": "example.com/v1", "kind": "Widget", "name": o.name_any(), "uid": o.uid()}))
-            .collect();
-        let value = json!({"apiVersion": "example.com/v1", "kind": "Widget",
-            "metadata": {"name": name, "ownerReferences": owners}});
-        serde_json::from_value::<DynamicObject>(value).unwrap()
-    };
-    cluster
-        .until("the new kind is served", || async {
-            widgets.create(&PostParams::default(), &widget("owner", None)).await.is_ok()
-        })
-        .await;
-    let owner = widgets.get("owner").await.unwrap();
-    widgets.create(&PostParams::default(), &widget("dependent", Some(&owner))).await.unwrap();
-    widgets.create(&PostParams::default(), &widget("stranger", None)).await.unwrap();
-    widgets.delete("owner", &DeleteParams::background()).await.unwrap();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}});
+    let owner = create(&cluster.api::<ConfigMap>(), map).await;
+    let role = |metadata: Value| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata});
+    create(&cluster.api::<Role>(), role(owned_by("dependent", &owner))).await;
+    create(&cluster.api::<Role>(), role(json!({"name": "stranger"}))).await;
+    cluster.api::<ConfigMap>().delete("owner", &DeleteParams::background()).await.unwrap();
     cluster
         .until("the dependent is collected", || async {
-            widgets.get_opt("dependent").await.unwrap().is_none()
+            cluster.api::<Role>().get_opt("dependent").await.unwrap().is_none()
         })
         .await;
-    assert!(widgets.get_opt("stranger").await.unwrap().is_some());
+    assert!(cluster.api::<Role>().get_opt("stranger").await.unwrap().is_some());
     cluster.whole::<Namespace>().delete("shop", &DeleteParams::default()).await.unwrap();
     cluster
         .until("the namespace is gone", || async {
             cluster.whole::<Namespace>().get_opt("shop").await.unwrap().is_none()
         })
         .await;
-    assert!(widgets.list(&Default::default()).await.unwrap().items.is_empty());
+    assert!(cluster.api::<Role>().list(&Default::default()).await.unwrap().items.is_empty());
     assert!(cluster.api::<ConfigMap>().list(&Default::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_in_a_circle_do_not_wait_for_each_other_for_ever() {
+    let cluster = Cluster::start().await;
+    let api = cluster.api::<ConfigMap>();
+    let map = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+    let a = create(&api, map(json!({"name": "a"}))).await;
+    let b = create(&api, map(owned_by("b", &a))).await;
+    let c = create(&api, map(owned_by("c", &b))).await;
+    let close = Patch::Merge(json!({"metadata": owned_by("a", &c)}));
+    api.patch("a", &PatchParams::default(), &close).await.unwrap();
+    api.delete("a", &DeleteParams::foreground()).await.unwrap();
+    cluster
+        .until("all of them are gone", || async {
+            let names: Vec<String> =
+                api.list(&Default::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+            names == ["kube-root-ca.crt"]
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
