@@ -7,6 +7,7 @@
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
 //! [`pod_template`], [`node_fit`], [`revisions`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod daemonset;
 pub mod deployment;
 pub mod driver;
 pub mod node_fit;
@@ -70,9 +71,14 @@ pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(replicaset::replica_sets()),
         Box::new(replicaset::replication_controllers()),
         Box::new(statefulset::StatefulSets),
+<<<<<<< HEAD
     ];
     loops.extend(workloads);
     loops
+=======
+        Box::new(daemonset::DaemonSets),
+    ]
+>>>>>>> workloads
 }
 
 /// One control loop.

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     cluster::{
-        control::{Addresses, Control},
+        control::{Addresses, Control, Part},
         machine::{Machine, Wanted},
         node,
     },
@@ -53,6 +53,9 @@ struct Common {
 pub struct Server {
     #[command(flatten)]
     common: Common,
+    /// Leave a part to another program, such as upstream's kube-scheduler; may be given several times.
+    #[arg(long, value_enum, value_name = "PART")]
+    disable: Vec<Part>,
 }
 
 /// Start a cluster on this machine.
@@ -119,7 +122,8 @@ impl Server {
         serve::run(data, self.common.detach, async |progress: Progress, ready: Ready| {
             let advertise =
                 if self.common.listen.is_unspecified() { own_address() } else { self.common.listen };
-            let control = Control::start(data, &self.common.addresses(advertise), &progress).await?;
+            let control =
+                Control::start(data, &self.common.addresses(advertise), &self.disable, &progress).await?;
             tell(&progress, data, &control.url);
             ready.wait_for_end(progress).await?;
             control.stop().await;
@@ -161,7 +165,7 @@ impl Up {
         machine.up(data)?;
         step.done();
         let addresses = self.common.addresses(machine.gateway()?.into());
-        let control = Control::start(data, &addresses, &progress).await?;
+        let control = Control::start(data, &addresses, &[], &progress).await?;
         let nodes = node::start_all(data, &machine, &control, &progress).await?;
         tell(&progress, data, &control.url);
         progress.line("  next        plim status · plim run --rm IMAGE -- COMMAND · kubectl apply -f FILE");

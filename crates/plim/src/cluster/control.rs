@@ -58,6 +58,15 @@ fn nth(net: Ipv4Net, n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(net.network()) + n)
 }
 
+/// A part of the control plane that another program can take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The control loops.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
+}
+
 /// A running control plane.
 pub struct Control {
     server: Server,
@@ -76,7 +85,12 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 impl Control {
     /// Opens the store, makes what has to exist, listens.
-    pub async fn start(data: &Data, addresses: &Addresses, progress: &Progress) -> Result<Self> {
+    pub async fn start(
+        data: &Data,
+        addresses: &Addresses,
+        without: &[Part],
+        progress: &Progress,
+    ) -> Result<Self> {
         let step = progress.step("certificates");
         let authority = Authority::open(data)?;
         let serving = authority.identity("apiserver", &server_subject(addresses))?;
@@ -138,7 +152,7 @@ impl Control {
         data.write(kubeconfig::FILE, &kubeconfig::text(&url, &authority.certificate, &admin))?;
         step.done();
         let mut control = Self { server, url, authority, store, tasks };
-        control.run_loops(data, addresses)?;
+        control.run_loops(data, addresses, without)?;
         Ok(control)
     }
 
@@ -151,9 +165,18 @@ impl Control {
     }
 
     /// Starts what works beside the server, each as a client of it.
-    fn run_loops(&mut self, data: &Data, addresses: &Addresses) -> Result<()> {
-        let client = self.client("system:kube-scheduler", &[]);
-        self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
+    fn run_loops(&mut self, data: &Data, addresses: &Addresses, without: &[Part]) -> Result<()> {
+        if !without.contains(&Part::Scheduler) {
+            let client = self.client("system:kube-scheduler", &[]);
+            self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
+        }
+        if !without.contains(&Part::Controllers) {
+            self.run_controllers(data, addresses)?;
+        }
+        Ok(())
+    }
+
+    fn run_controllers(&mut self, data: &Data, addresses: &Addresses) -> Result<()> {
         let client = self.client(
             "system:serviceaccount:kube-system:service-controller",
             &["system:serviceaccounts", "system:serviceaccounts:kube-system"],

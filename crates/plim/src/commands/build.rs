@@ -10,11 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use async_trait::async_trait;
-use builder::{Build, Executor, Outcome, Progress, Secret, Step};
+use builder::{Build, Outcome, Progress, Secret, Step};
 use clap::Args;
 use images::PullPolicy;
-use runtime::oneshot::{Holder, Oneshot};
+use runtime::oneshot::Holder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{cluster::node::HOLDER, commands::image, data::Data, output::Form};
@@ -88,7 +87,7 @@ impl BuildCommand {
                 }
             });
             let built =
-                builder::build(&build, &images, Arc::new(Steps(holder)), Arc::new(Told::new()), cancel).await;
+                builder::build(&build, &images, Arc::new(holder), Arc::new(Told::new()), cancel).await;
             built.map_err(anyhow::Error::from)
         })?;
         match self.output {
@@ -106,7 +105,7 @@ impl BuildCommand {
     }
 
     fn build(&self, data: &Data) -> Result<Build> {
-        let mut build = Build::new(&self.context, data.folder("build-cache")?);
+        let mut build = Build::new(&self.context, data.folder("build-caches")?);
         build.dockerfile.clone_from(&self.file);
         build.tags.clone_from(&self.tags);
         build.args = pairs(&self.build_args, true)?;
@@ -145,21 +144,6 @@ fn pairs(list: &[String], from_environment: bool) -> Result<BTreeMap<String, Str
         None => anyhow::bail!("{pair}: write it as NAME=VALUE"),
     };
     list.iter().map(one).collect()
-}
-
-/// RUN steps run in a holder of the build's own.
-struct Steps(Holder);
-
-#[async_trait]
-impl Executor for Steps {
-    async fn run(
-        &self,
-        step: &Oneshot,
-        output: &mut (dyn for<'o> FnMut(&'o [u8]) + Send),
-        cancel: &CancellationToken,
-    ) -> io::Result<i32> {
-        self.0.run(step, output, cancel).await
-    }
 }
 
 /// Shows steps on standard error: a line each when it ends; on a terminal, the last line a step wrote while it goes on.
