@@ -71,14 +71,10 @@ pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(replicaset::replica_sets()),
         Box::new(replicaset::replication_controllers()),
         Box::new(statefulset::StatefulSets),
-<<<<<<< HEAD
+        Box::new(daemonset::DaemonSets),
     ];
     loops.extend(workloads);
     loops
-=======
-        Box::new(daemonset::DaemonSets),
-    ]
->>>>>>> workloads
 }
 
 /// One control loop.
