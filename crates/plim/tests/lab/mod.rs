@@ -213,19 +213,15 @@ impl Cluster {
         std::fs::read_to_string(self.folder.path().join("run/plim.pid")).unwrap().trim().to_owned()
     }
 
-    /// Ends the serving process as a crash would.
+    /// Ends the serving process as a crash would, and waits until its last thread is gone.
     pub fn kill(&self) {
-        let pid = self.pid();
-        must(Command::new("kill").args(["-9", &pid]));
-        let limit = Instant::now() + Duration::from_secs(10);
-        let alive = || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            !stat.is_empty() && !stat.contains(") Z ")
-        };
-        while alive() {
-            assert!(Instant::now() < limit, "process {pid} does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+        let pid = Pid::from_raw(self.pid().parse().unwrap()).unwrap();
+        let gone = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let mut fds = [rustix::event::PollFd::new(&gone, rustix::event::PollFlags::IN)];
+        let limit = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert!(rustix::event::poll(&mut fds, Some(&limit)).unwrap() > 0, "process {pid:?} does not end");
     }
 
     /// Mounts, cgroups and processes that name this cluster's folder.
