@@ -237,6 +237,7 @@ impl Runtime {
         .map_err(internal("remove the sandbox"))?;
         self.announce(&record.id, &record.id, cri::ContainerEventType::ContainerDeletedEvent);
         self.tables.lock().sandboxes.remove(&record.id);
+        self.usage.lock().remove(&record.id);
         Ok(())
     }
 }
