@@ -105,6 +105,10 @@ async fn measure(rounds: usize, rootfs: Option<PathBuf>, command: &[String]) -> 
     report("pod with a container: create to removal", times);
     remove_sandbox(&runtime, pod).await?;
     runtime.end().await?;
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")? {
+        // only where this program had one, and nothing is left in it
+        let _ = fs::remove_dir(hierarchy?.path().join("plimsoll-bench"));
+    }
     Ok(())
 }
 

@@ -230,4 +230,39 @@ mod tests {
         assert_eq!(keyed("oom 3\noom_kill 2\n", "oom_kill"), Some(2));
         assert_eq!(keyed("oom_kill 2\n", "oom"), None);
     }
+
+    /// A real hierarchy, v1 or v2, with a process in a group below the one that is removed.
+    fn removed_with_what_is_in_it(cgroups: &dyn Cgroups, controller_root: &Path) {
+        let path = format!("/plimsoll-unit-{}-v{}", std::process::id(), cgroups.version());
+        let below = format!("{path}/below");
+        let made = cgroups.create(&below, &Resources::default(), false).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        for directory in &made {
+            fs::write(directory.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        assert_eq!(processes(&made[0]).unwrap(), [child.id() as i32]);
+        cgroups.remove(&path).unwrap();
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(!controller_root.join(path.trim_matches('/')).exists());
+        cgroups.remove(&path).unwrap();
+    }
+
+    #[test]
+    fn a_group_is_removed_with_what_is_in_it() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: not root");
+            return;
+        }
+        let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        match unified.into_iter().find(|p| p.join("cgroup.controllers").exists()) {
+            Some(root) => removed_with_what_is_in_it(&V2::new(root.to_owned()), root),
+            None => println!("skipped for v2: no cgroup2 is mounted"),
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        match V1::from_mounts(&mounts) {
+            Ok(v1) => removed_with_what_is_in_it(&v1, Path::new("/sys/fs/cgroup/memory")),
+            Err(error) => println!("skipped for v1: {error}"),
+        }
+    }
 }

@@ -19,26 +19,12 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{Runtime, internal};
+use super::{Runtime, exec, internal};
 use crate::{
     holder::wire::Request,
     launch::sys,
     streaming::{Backend, Duplex, Process, TerminalSize, Wanted},
 };
-
-/// Ends an exec when nobody waits for it any more.
-struct ExecGuard {
-    runtime: Weak<Runtime>,
-    id: String,
-}
-
-impl Drop for ExecGuard {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.upgrade() {
-            runtime.kill_exec(&self.id);
-        }
-    }
-}
 
 /// Closes a container's input when its first attacher leaves, if it is of that kind.
 struct StdinGuard {
@@ -166,7 +152,7 @@ impl Backend for Runtime {
                 stdout: Some(Box::new(stdout)),
                 stderr: None,
                 resize: Some(resize),
-                exit: self.exit_of(exec.id, exec.exit),
+                exit: exit_of(exec.guard, exec.exit),
             });
         }
         let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) =
@@ -182,7 +168,7 @@ impl Backend for Runtime {
             stdout: wanted.stdout.then(|| reader(out_read)).transpose()?,
             stderr: wanted.stderr.then(|| reader(err_read)).transpose()?,
             resize: None,
-            exit: self.exit_of(exec.id, exec.exit),
+            exit: exit_of(exec.guard, exec.exit),
         })
     }
 
@@ -273,19 +259,15 @@ impl Backend for Runtime {
     }
 }
 
-impl Runtime {
-    fn exit_of(
-        &self,
-        id: String,
-        exit: tokio::sync::oneshot::Receiver<i32>,
-    ) -> futures::future::BoxFuture<'static, io::Result<i32>> {
-        let guard = ExecGuard { runtime: self.me.clone(), id };
-        Box::pin(async move {
-            let code = exit.await.map_err(|_| io::Error::other("the process is lost"));
-            drop(guard);
-            code
-        })
-    }
+fn exit_of(
+    guard: exec::Guard,
+    exit: tokio::sync::oneshot::Receiver<i32>,
+) -> futures::future::BoxFuture<'static, io::Result<i32>> {
+    Box::pin(async move {
+        let code = exit.await.map_err(|_| io::Error::other("the process is lost"));
+        drop(guard);
+        code
+    })
 }
 
 /// A socket that lives in a network namespace: it stays there wherever it is used from.

@@ -1,6 +1,6 @@
 //! Further processes in a running container.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, sync::Weak, time::Duration};
 
 use k8s_cri::v1 as cri;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -18,12 +18,28 @@ const MAX_OUTPUT: usize = 16 << 20;
 
 /// A process beside a container's main one.
 pub(super) struct Exec {
-    /// In the holder.
-    pub id: String,
     /// The terminal, if it has one.
     pub terminal: Option<OwnedFd>,
     /// Its exit code.
     pub exit: oneshot::Receiver<i32>,
+    /// To be kept until it has ended.
+    pub guard: Guard,
+}
+
+/// Ends an exec when nobody waits for it any more.
+pub(super) struct Guard {
+    runtime: Weak<Runtime>,
+    id: String,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.upgrade() {
+            runtime.tables.lock().waiting.remove(&self.id);
+            // one that has ended is not known any more
+            runtime.link().ask(Request::Signal { id: self.id.clone(), signal: libc::SIGKILL });
+        }
+    }
 }
 
 impl Runtime {
@@ -61,19 +77,12 @@ impl Runtime {
         };
         let (tell, exit) = oneshot::channel();
         self.tables.lock().waiting.insert(id.clone(), tell);
+        // before the call: the caller may give up while it waits for the answer
+        let guard = Guard { runtime: self.me.clone(), id };
         match self.link().call(Request::Launch(Box::new(launch)), fds).await {
-            Ok((_, mut fds)) => Ok(Exec { id, terminal: fds.pop(), exit }),
-            Err(error) => {
-                self.tables.lock().waiting.remove(&id);
-                Err(Status::unknown(format!("failed to exec in container: {error}")))
-            }
+            Ok((_, mut fds)) => Ok(Exec { terminal: fds.pop(), exit, guard }),
+            Err(error) => Err(Status::unknown(format!("failed to exec in container: {error}"))),
         }
-    }
-
-    /// Ends an exec that still runs.
-    pub(super) fn kill_exec(&self, id: &str) {
-        self.tables.lock().waiting.remove(id);
-        self.link().ask(Request::Signal { id: id.to_owned(), signal: libc::SIGKILL });
     }
 
     pub(super) async fn exec_sync(
@@ -90,6 +99,7 @@ impl Runtime {
         let exec = self
             .launch_exec(&request.container_id, &request.cmd, false, vec![in_read, out_write, err_write])
             .await?;
+        let _guard = exec.guard;
         let limit = u64::try_from(request.timeout).ok().filter(|t| *t > 0).map(Duration::from_secs);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let work = async {
@@ -113,7 +123,6 @@ impl Runtime {
             Some(limit) => match tokio::time::timeout(limit, work).await {
                 Ok(code) => code?,
                 Err(_) => {
-                    self.kill_exec(&exec.id);
                     let text = format!(
                         "failed to exec in container: timeout {}s exceeded: context deadline exceeded",
                         limit.as_secs()

@@ -44,6 +44,9 @@ impl Runtime {
             boot: self.boot.clone(),
         };
         let id = record.id.clone();
+        // whoever wants to stop it waits until it is there
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        let _turn = turn.clone().lock_owned().await;
         {
             let mut tables = self.tables.lock();
             let same = |s: &&Sandbox| s.record.metadata() == metadata;
@@ -53,7 +56,6 @@ impl Runtime {
                     metadata.namespace, metadata.name, metadata.attempt, other.record.id
                 )));
             }
-            let turn = Arc::new(tokio::sync::Mutex::new(()));
             tables.sandboxes.insert(id.clone(), Sandbox { record: record.clone(), turn });
         }
         match self.set_up(record).await {
@@ -237,6 +239,7 @@ impl Runtime {
         .map_err(internal("remove the sandbox"))?;
         self.announce(&record.id, &record.id, cri::ContainerEventType::ContainerDeletedEvent);
         self.tables.lock().sandboxes.remove(&record.id);
+        self.usage.lock().remove(&record.id);
         Ok(())
     }
 }

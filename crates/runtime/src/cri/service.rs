@@ -20,6 +20,14 @@ fn ok<T>(value: T) -> Answer<T> {
     Ok(Response::new(value))
 }
 
+/// Does something to its end even if the caller gives up waiting: nothing may be left half done.
+macro_rules! to_its_end {
+    ($runtime:ident, $me:ident => $work:expr) => {{
+        let $me = $runtime.me.upgrade().ok_or_else(|| Status::unavailable("the runtime is ending"))?;
+        tokio::spawn(async move { $work.await }).await.map_err(|e| Status::internal(e.to_string()))??
+    }};
+}
+
 impl Runtime {
     fn urls(&self) -> Result<&Arc<dyn StreamUrls>, Status> {
         self.urls.get().ok_or_else(|| Status::unavailable("this runtime has no streaming server"))
@@ -82,7 +90,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::RunPodSandboxRequest>,
     ) -> Answer<cri::RunPodSandboxResponse> {
-        let pod_sandbox_id = self.run_sandbox(r.into_inner()).await?;
+        let pod_sandbox_id = to_its_end!(self, me => me.run_sandbox(r.into_inner()));
         ok(cri::RunPodSandboxResponse { pod_sandbox_id })
     }
 
@@ -90,7 +98,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::StopPodSandboxRequest>,
     ) -> Answer<cri::StopPodSandboxResponse> {
-        self.stop_sandbox(&r.into_inner().pod_sandbox_id).await?;
+        to_its_end!(self, me => me.stop_sandbox(&r.into_inner().pod_sandbox_id));
         ok(cri::StopPodSandboxResponse {})
     }
 
@@ -98,7 +106,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::RemovePodSandboxRequest>,
     ) -> Answer<cri::RemovePodSandboxResponse> {
-        self.remove_sandbox(&r.into_inner().pod_sandbox_id).await?;
+        to_its_end!(self, me => me.remove_sandbox(&r.into_inner().pod_sandbox_id));
         ok(cri::RemovePodSandboxResponse {})
     }
 
@@ -135,7 +143,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::CreateContainerRequest>,
     ) -> Answer<cri::CreateContainerResponse> {
-        let container_id = Runtime::create_container(self, r.into_inner()).await?;
+        let container_id = to_its_end!(self, me => Runtime::create_container(&me, r.into_inner()));
         ok(cri::CreateContainerResponse { container_id })
     }
 
@@ -143,7 +151,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::StartContainerRequest>,
     ) -> Answer<cri::StartContainerResponse> {
-        Runtime::start_container(self, &r.into_inner().container_id).await?;
+        to_its_end!(self, me => Runtime::start_container(&me, &r.into_inner().container_id));
         ok(cri::StartContainerResponse {})
     }
 
@@ -152,7 +160,7 @@ impl RuntimeService for Runtime {
         r: Request<cri::StopContainerRequest>,
     ) -> Answer<cri::StopContainerResponse> {
         let r = r.into_inner();
-        Runtime::stop_container(self, &r.container_id, r.timeout).await?;
+        to_its_end!(self, me => Runtime::stop_container(&me, &r.container_id, r.timeout));
         ok(cri::StopContainerResponse {})
     }
 
@@ -160,7 +168,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::RemoveContainerRequest>,
     ) -> Answer<cri::RemoveContainerResponse> {
-        Runtime::remove_container(self, &r.into_inner().container_id).await?;
+        to_its_end!(self, me => Runtime::remove_container(&me, &r.into_inner().container_id));
         ok(cri::RemoveContainerResponse {})
     }
 
@@ -197,7 +205,7 @@ impl RuntimeService for Runtime {
         &self,
         r: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Answer<cri::UpdateContainerResourcesResponse> {
-        self.update_resources(r.into_inner()).await?;
+        to_its_end!(self, me => me.update_resources(r.into_inner()));
         ok(cri::UpdateContainerResourcesResponse {})
     }
 

@@ -149,12 +149,15 @@ impl Server {
             About::Connection(number) => self.converse(number),
             About::Report(id) => self.hear(&id),
             About::Output(id) => {
-                let mut buffer = std::mem::take(&mut self.buffer);
-                if let Some(output) = self.processes.get_mut(&id).and_then(|p| p.output.as_mut()) {
-                    output.advance(Instant::now(), &mut buffer);
+                let Some(output) = self.processes.get_mut(&id).and_then(|p| p.output.as_mut()) else {
+                    return;
+                };
+                let before = output.watches();
+                output.advance(Instant::now(), &mut self.buffer);
+                // seldom anything changes, and to look for what does goes through all that is watched
+                if output.watches() != before {
+                    self.watch_output(&id);
                 }
-                self.buffer = buffer;
-                self.watch_output(&id);
             }
         }
     }

@@ -250,6 +250,33 @@ async fn a_stopped_sandbox_is_not_ready_and_its_containers_have_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_gives_up_leaves_nothing_half_done() {
+    let Some(lab) = Lab::new().await else { return };
+    let pod = lab.sandbox("web").await;
+    for n in 0..20 {
+        let config = lab.container_config(&format!("c{n}"), &["sleep", "1000"]);
+        let id = lab.create(&pod, config).await.unwrap();
+        let start = lab.start(&id);
+        tokio::pin!(start);
+        // as many steps of it as the round's number, then no more
+        for _ in 0..=n {
+            if futures::poll!(start.as_mut()).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    for n in 0..5 {
+        let run = lab.sandbox_with(lab.sandbox_config(&format!("given-up-{n}")));
+        tokio::pin!(run);
+        let _ = futures::poll!(run.as_mut());
+    }
+    // whatever came of them can be stopped and removed
+    lab.remove_sandbox(&pod).await;
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn outsiders_are_served_on_a_socket_that_only_root_can_use() {
     use std::os::unix::fs::PermissionsExt;
     let Some(lab) = Lab::new().await else { return };
