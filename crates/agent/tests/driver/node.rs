@@ -120,19 +120,16 @@ async fn a_pod_has_its_cgroup_while_it_lives_and_classes_go_with_the_last_pod() 
     cluster.until_ready("web").await;
     let uid = pod.metadata.uid.clone().unwrap();
     let own = format!("{parent}/kubepods/burstable/pod{uid}");
-    let read =
-        |file: std::path::PathBuf| std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file:?}: {e}"));
-    let memory = read(cgroup_file(&own, "memory.limit_in_bytes", "memory.max"));
+    let memory = limit(&cgroup(&own, "memory"), ["memory.limit_in_bytes", "memory.max"]);
     assert_eq!(memory.trim(), (128 << 20).to_string());
-    let quota = read(cgroup_file(&own, "cpu.cfs_quota_us", "cpu.max"));
+    let quota = limit(&cgroup(&own, "cpu"), ["cpu.cfs_quota_us", "cpu.max"]);
     assert!(quota.starts_with("100000"), "{quota}");
     cluster.pods().delete("web", &Default::default()).await.unwrap();
     cluster.until_gone(&pod).await;
     assert!(!cgroup(&own, "memory").exists());
     cluster.stop_agent().await;
-    assert!(!cgroup_file(&format!("{parent}/kubepods"), "memory", "").exists());
-    for controller in ["", "cpu", "memory", "pids"] {
-        let _ =
-            std::fs::remove_dir(std::path::Path::new("/sys/fs/cgroup").join(controller).join(&parent[1..]));
+    assert!(!cgroup(&format!("{parent}/kubepods"), "memory").exists());
+    for controller in ["cpu", "memory", "pids"] {
+        let _ = std::fs::remove_dir(cgroup(&parent, controller));
     }
 }
