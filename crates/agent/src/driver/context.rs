@@ -30,8 +30,8 @@ pub(crate) struct Context {
     pub memory: i64,
     /// Told when disk may have filled: an image came, a container ended.
     pub disk: Notify,
-    /// Told when the images of the node are others.
-    pub images: Notify,
+    /// Told when the node has something to report: other images, a network that may be ready now.
+    pub news: Notify,
     /// Makes connections to pods.
     pub dialer: Dialer,
 }

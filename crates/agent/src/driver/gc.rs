@@ -114,7 +114,7 @@ async fn collect(cx: &Context, bytes: i64, used: &mut HashMap<String, Instant>) 
         used.remove(&candidate.id);
     }
     if !chosen.is_empty() {
-        cx.images.notify_one();
+        cx.news.notify_one();
     }
     if found < bytes {
         tracing::info!(wanted = bytes, found, "not enough unused images to free the disk");

@@ -106,7 +106,7 @@ impl Agent {
             freed: watch::Sender::new(0),
             memory: capacity.get("memory").copied().unwrap_or(0),
             disk: Notify::new(),
-            images: Notify::new(),
+            news: Notify::new(),
             dialer,
             config,
         });
@@ -117,7 +117,7 @@ impl Agent {
         let (said, pump) = pods::runtime_events(Arc::clone(&cx), up);
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
-        tasks.spawn(node::follow(cx.config.clone(), node));
+        tasks.spawn(node::follow(Arc::clone(&cx), node));
         tasks.spawn(Arc::clone(&cx.services).run(cx.config.client.clone()));
         tasks.spawn(events_writer);
         tasks.spawn(pump);

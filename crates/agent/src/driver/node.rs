@@ -234,7 +234,7 @@ impl Keeper {
                 () = tokio::time::sleep(self.patience()) => {}
                 changed = self.up.changed() => if changed.is_err() { return },
                 changed = self.pressure.changed() => if changed.is_err() { return },
-                () = self.cx.images.notified() => {}
+                () = self.cx.news.notified() => {}
             }
             self.facts.pressure = *self.pressure.borrow_and_update();
             self.ask_runtime().await;
@@ -343,7 +343,8 @@ fn images_of(response: tonic::Response<cri::ListImagesResponse>) -> Vec<Containe
 
 /// Follows the node's own object: labels and taints for admission, extended resources, and the addresses of its pods,
 /// which the runtime is told of.
-pub(super) async fn follow(config: Config, known: watch::Sender<Option<Arc<Node>>>) {
+pub(super) async fn follow(cx: Arc<Context>, known: watch::Sender<Option<Arc<Node>>>) {
+    let config = &cx.config;
     let one = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
     let events = watcher(Api::<Node>::all(config.client.clone()), one).default_backoff();
     pin_mut!(events);
@@ -364,7 +365,10 @@ pub(super) async fn follow(config: Config, known: watch::Sender<Option<Arc<Node>
             let runtime_config = cri::RuntimeConfig { network_config: Some(network) };
             let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(runtime_config) };
             match config.runtime.update_runtime_config(Request::new(request)).await {
-                Ok(_) => told = cidr,
+                Ok(_) => {
+                    told = cidr;
+                    cx.news.notify_one();
+                }
                 Err(error) => tracing::warn!(%error, cidr, "the runtime did not take the pods' addresses"),
             }
         }

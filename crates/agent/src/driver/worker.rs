@@ -1,5 +1,9 @@
 //! One task a pod: takes what happens, asks the state machine what to do, has it done, writes the status.
 
+mod perform;
+mod resizing;
+mod writing;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{
@@ -29,6 +33,11 @@ use crate::{
     spec,
     view::Pods as _,
     volumes::Place,
+};
+
+use self::{
+    perform::{Surroundings, perform},
+    writing::Writing,
 };
 
 /// What a worker is told.
@@ -79,19 +88,6 @@ pub(crate) struct Worker {
     inbox: mpsc::UnboundedReceiver<Note>,
 }
 
-/// The status writer.
-#[derive(Default)]
-struct Writing {
-    /// What is being written.
-    sent: Option<PodStatus>,
-    /// The patch written last.
-    last: Option<Value>,
-    /// Writes that failed or changed nothing, in a row.
-    failures: u32,
-    /// Nothing is written any more.
-    over: bool,
-}
-
 /// Renewal of volumes.
 #[derive(Default)]
 struct Renewal {
@@ -128,23 +124,6 @@ impl Worker {
         (worker.with_running_resources(), notes)
     }
 
-    /// A pod that ran before this agent has the resources it runs with, until others are given to it.
-    fn with_running_resources(mut self) -> Self {
-        let mut allocated = spec::spec(&self.pod).into_owned();
-        for container in allocated.init_containers.iter_mut().flatten().chain(&mut allocated.containers) {
-            let running = self.seen.seen(&container.name).and_then(|s| s.current.as_ref());
-            if let Some(instance) = running.filter(|i| i.running() && i.resources.is_some()) {
-                container.resources.clone_from(&instance.resources);
-            }
-        }
-        if !resize::same_resources(&allocated, &spec::spec(&self.pod)) {
-            self.wanted = Some(Arc::clone(&self.pod));
-            resize::with_resources_of(Arc::make_mut(&mut self.pod), &allocated);
-            self.show();
-        }
-        self
-    }
-
     /// Works until nothing of the pod is left, here or in the API; or until `shutdown`, which leaves the pod running.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> String {
         let mut services = self.cx.services.listed();
@@ -175,46 +154,6 @@ impl Worker {
                     self.try_resize();
                 }
                 () = alarm => {}
-            }
-        }
-    }
-
-    /// Gives the pod the resources it asks for, if there is room for them now.
-    fn try_resize(&mut self) {
-        let Some(wanted) = self.wanted.take() else { return };
-        if over(&self.pod) {
-            return;
-        }
-        let cx = Arc::clone(&self.cx);
-        let _counted = cx.room.lock();
-        let all = cx.registry.list();
-        let others: Vec<&Pod> = all
-            .iter()
-            .map(|p| &**p)
-            .filter(|p| p.metadata.uid != self.pod.metadata.uid && !over(p))
-            .collect();
-        match admission::resize(&wanted, &others, &cx.allocatable.read()) {
-            Ok(()) => {
-                self.seen.resize_pending = None;
-                resize::with_resources_of(Arc::make_mut(&mut self.pod), &spec::spec(&wanted));
-                self.show();
-                cx.events.pod(
-                    &self.pod,
-                    Kind::Normal,
-                    "ResizeStarted",
-                    "Resizing",
-                    "Pod resize started".into(),
-                );
-                cx.room_made();
-            }
-            Err((reason, message)) => {
-                if self.seen.resize_pending.as_ref().map(|(r, _)| r) != Some(&reason) {
-                    let note = format!("Pod resize {reason}: {message}");
-                    let event = format!("Resize{reason}");
-                    cx.events.pod(&self.pod, Kind::Warning, &event, "Resizing", note);
-                }
-                self.seen.resize_pending = Some((reason, message));
-                self.wanted = Some(wanted);
             }
         }
     }
@@ -367,75 +306,8 @@ impl Worker {
         }
     }
 
-    /// Makes `status` the pod's, shows it, and writes it if it is news.
-    fn decide(&mut self, mut status: PodStatus) {
-        status::complete(&self.pod, &mut status, &self.cx.host_ips());
-        let before = self.pod.status.as_ref();
-        if before != Some(&status) {
-            for name in newly_backing_off(before, &status) {
-                let note = format!(
-                    "Back-off restarting failed container {name} in pod {}",
-                    spec::long_name(&self.pod)
-                );
-                self.cx.events.container(&self.pod, &name, Kind::Warning, "BackOff", "Restarting", note);
-            }
-            let (was_over, was_resizing) = (over(&self.pod), resizing(before));
-            let is_resizing = resizing(Some(&status));
-            Arc::make_mut(&mut self.pod).status = Some(status);
-            if over(&self.pod) && !was_over {
-                self.cx.room_made();
-            }
-            if was_resizing && !is_resizing {
-                let note = "Pod resize completed".to_owned();
-                self.cx.events.pod(&self.pod, Kind::Normal, "ResizeCompleted", "Resizing", note);
-            }
-        }
-        self.show();
-        self.write();
-    }
-
     fn show(&self) {
         self.cx.registry.show(&self.uid, Shown::new(&self.cx.config, Arc::clone(&self.pod), &self.seen));
-    }
-
-    /// Writes the status, unless it is written already or being written.
-    fn write(&mut self) {
-        if self.writing.sent.is_some() || self.writing.over {
-            return;
-        }
-        let want = self.pod.status.clone().unwrap_or_default();
-        let Some(patch) = status::patch(&self.base, &want) else {
-            self.writing.failures = 0;
-            return;
-        };
-        // what was not taken the last time is not sent again at once
-        let repeated = self.writing.last.as_ref() == Some(&patch);
-        self.writing.failures = if repeated { self.writing.failures.saturating_add(1) } else { 0 };
-        self.writing.sent = Some(want);
-        self.writing.last = Some(patch.clone());
-        let (job, wait) = (self.job(), retry::wait(self.writing.failures));
-        self.jobs.spawn(async move {
-            tokio::time::sleep(wait).await;
-            Done::Written(object::write_status(&job, patch).await)
-        });
-    }
-
-    fn written(&mut self, written: object::Written) {
-        let sent = self.writing.sent.take().unwrap_or_default();
-        match written {
-            object::Written::Done(pod) => {
-                self.base = sent;
-                if !older(&pod, &self.pod) {
-                    let pod = Arc::new(*pod);
-                    let base = std::mem::take(&mut self.base);
-                    self.update(pod, Timestamp::now());
-                    self.base = base;
-                }
-            }
-            object::Written::Refused => self.base = sent,
-            object::Written::Failed => self.writing.failures = self.writing.failures.max(1),
-            object::Written::Gone => self.writing.over = true,
-        }
     }
 
     fn renew(&mut self) {
@@ -535,15 +407,6 @@ impl Worker {
         self.cx.events.container(&self.pod, container, Kind::Normal, "Killing", "Stopping", note);
     }
 
-    /// What the running containers run with.
-    fn running_resources(&self) -> BTreeMap<String, ResourceRequirements> {
-        let running = self.seen.containers.iter().filter_map(|(name, s)| {
-            let instance = s.current.as_ref().filter(|i| i.running())?;
-            Some((name.clone(), instance.resources.clone().unwrap_or_default()))
-        });
-        running.collect()
-    }
-
     /// The container whose processes an ephemeral container sees.
     fn target(&self, container: &str) -> Option<String> {
         let spec = spec::spec(&self.pod);
@@ -553,103 +416,14 @@ impl Worker {
     }
 }
 
-struct Surroundings {
-    seen: machine::Seen,
-    target: Option<String>,
-    replace: bool,
-    running: BTreeMap<String, ResourceRequirements>,
-}
-
-async fn perform(job: Job, action: Action, around: Surroundings) -> Done {
-    match action {
-        Action::PrepareVolumes => Done::Volumes(volumes::prepare(&job).await),
-        Action::RunSandbox { attempt } => {
-            Done::Happened(Happening::SandboxStarted(sandbox::run(&job, attempt).await))
-        }
-        Action::EnsureImage { container } => {
-            let again = around.seen.failure.is_some();
-            let image = image::ensure(&job, &container, again).await;
-            Done::Happened(Happening::Image(container, image))
-        }
-        Action::Start { container, attempt, image } => {
-            // the instance before the one that is replaced now goes
-            let outdated = around.seen.current.and(around.seen.previous).map(|i| (i.id, i.attempt));
-            let start = container::Start { container, attempt, image, target: around.target, outdated };
-            let started = container::start(&job, &start).await.map(Box::new);
-            Done::Happened(Happening::Started(start.container, started))
-        }
-        Action::PostStart { container, id } => {
-            let result = hooks::post_start(&job, &container, &id).await;
-            Done::Happened(Happening::PostStart(container, result))
-        }
-        Action::PreStop { container, id, grace, since, .. } => {
-            let spent = Timestamp::now().duration_since(since).as_secs_f64();
-            let left = Duration::from_secs_f64((grace as f64 - spent).clamp(0.0, 1e9));
-            let result = hooks::pre_stop(&job, &container, &id, left).await;
-            Done::Happened(Happening::PreStop(container, result))
-        }
-        Action::Resize { container, id } => {
-            let resized = container::resize(&job, &container, &id, &around.running).await;
-            Done::Happened(Happening::Resized(container, id, resized))
-        }
-        Action::Probe { container, id, kind } => {
-            let answer = probes::run(&job, &container, &id, kind).await;
-            Done::Happened(Happening::Probed(container, id, kind, answer))
-        }
-        Action::Kill { container, id, until, .. } => {
-            Done::Happened(container::kill(&job, &container, &id, until).await)
-        }
-        Action::StopSandbox { id } => {
-            sandbox::stop(&job, &id, around.replace).await;
-            Done::SandboxStopped { replace: around.replace }
-        }
-        Action::TearDownVolumes => {
-            volumes::tear_down(&job).await;
-            Done::Happened(Happening::VolumesGone)
-        }
-        Action::Clean => {
-            sandbox::clean(&job).await;
-            Done::Happened(Happening::Cleaned)
-        }
-        Action::DeleteObject => {
-            object::delete(&job).await;
-            Done::Nothing
-        }
-    }
-}
-
 fn over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
-/// Whether a status says that resources are being changed.
-fn resizing(status: Option<&PodStatus>) -> bool {
-    let conditions = status.and_then(|s| s.conditions.as_ref());
-    conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "PodResizeInProgress"))
 }
 
 /// Whether `one` is an older view of the object than `other`.
 fn older(one: &Pod, other: &Pod) -> bool {
     let version = |p: &Pod| p.metadata.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
     matches!((version(one), version(other)), (Some(one), Some(other)) if one < other)
-}
-
-/// Containers that wait for their next start in `now` and did not in `before`.
-fn newly_backing_off(before: Option<&PodStatus>, now: &PodStatus) -> Vec<String> {
-    let waiting = |status: &PodStatus| -> Vec<String> {
-        [&status.init_container_statuses, &status.container_statuses]
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|c| {
-                let reason = c.state.as_ref().and_then(|s| s.waiting.as_ref()?.reason.as_deref());
-                reason == Some("CrashLoopBackOff")
-            })
-            .map(|c| c.name.clone())
-            .collect()
-    };
-    let old = before.map(waiting).unwrap_or_default();
-    waiting(now).into_iter().filter(|name| !old.contains(name)).collect()
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

@@ -30,6 +30,8 @@ pub struct Cluster {
     agent: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     pub view: Option<Arc<dyn agent::view::Pods>>,
     capacity: Vec<(&'static str, i64)>,
+    /// Where pods' cgroups are made; empty: none are.
+    pub cgroup_parent: String,
 }
 
 impl Drop for Cluster {
@@ -89,6 +91,7 @@ impl Cluster {
             agent: None,
             view: None,
             capacity: vec![("cpu", 4000)],
+            cgroup_parent: String::new(),
         };
         // what controllers would make
         for (kind, object) in [
@@ -114,7 +117,7 @@ impl Cluster {
             images: self.fake.clone(),
             root: self.dir.path().join("root"),
             log_root: self.dir.path().join("logs"),
-            cgroup_parent: String::new(),
+            cgroup_parent: self.cgroup_parent.clone(),
             addresses: vec![NodeAddress { type_: "InternalIP".into(), address: "192.0.2.7".into() }],
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             cluster_domain: "cluster.local".into(),

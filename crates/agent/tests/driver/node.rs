@@ -89,3 +89,47 @@ async fn pods_that_do_not_fit_fail_with_upstreams_reasons_and_start_nothing() {
     cluster.pod("next", cpu("2")).await;
     cluster.until_ready("next").await;
 }
+
+/// The directory of a cgroup in a controller's hierarchy, or in the only one of version 2.
+fn cgroup(cgroup: &str, controller: &str) -> std::path::PathBuf {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let unified = root.join("cgroup.controllers").exists();
+    root.join(if unified { "" } else { controller }).join(cgroup.trim_start_matches('/'))
+}
+
+/// The first of these files of a cgroup that is there.
+fn limit(dir: &std::path::Path, names: [&str; 2]) -> String {
+    let found = names.iter().find_map(|n| std::fs::read_to_string(dir.join(n)).ok());
+    found.unwrap_or_else(|| panic!("{dir:?} has none of {names:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_its_cgroup_while_it_lives_and_classes_go_with_the_last_pod() {
+    let parent = format!("/plimsoll-test-{}", std::process::id());
+    if std::fs::create_dir_all(cgroup(&parent, "memory")).is_err() {
+        println!("skipped: no right to make cgroups");
+        return;
+    }
+    let mut cluster = Cluster::without_agent().await;
+    cluster.cgroup_parent = parent.clone();
+    cluster.run_agent().await;
+    let resources =
+        json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}});
+    let spec = json!({"containers": [{"name": "a", "image": "busybox", "resources": resources}]});
+    let pod = cluster.pod("web", spec).await;
+    cluster.until_ready("web").await;
+    let uid = pod.metadata.uid.clone().unwrap();
+    let own = format!("{parent}/kubepods/burstable/pod{uid}");
+    let memory = limit(&cgroup(&own, "memory"), ["memory.limit_in_bytes", "memory.max"]);
+    assert_eq!(memory.trim(), (128 << 20).to_string());
+    let quota = limit(&cgroup(&own, "cpu"), ["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(quota.starts_with("100000"), "{quota}");
+    cluster.pods().delete("web", &Default::default()).await.unwrap();
+    cluster.until_gone(&pod).await;
+    assert!(!cgroup(&own, "memory").exists());
+    cluster.stop_agent().await;
+    assert!(!cgroup(&format!("{parent}/kubepods"), "memory").exists());
+    for controller in ["cpu", "memory", "pids"] {
+        let _ = std::fs::remove_dir(cgroup(&parent, controller));
+    }
+}

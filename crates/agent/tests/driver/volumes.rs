@@ -22,6 +22,10 @@ async fn holds(cluster: &Cluster, file: PathBuf, text: &str) {
     cluster.eventually(&what, async || std::fs::read_to_string(&file).is_ok_and(|t| t == text)).await;
 }
 
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn config_maps_secrets_labels_and_tokens_become_files_and_follow_their_changes() {
     let cluster = Cluster::start().await;
@@ -38,6 +42,14 @@ async fn config_maps_secrets_labels_and_tokens_become_files_and_follow_their_cha
     let map = mounted(&cluster, "/m");
     assert_eq!(std::fs::read_to_string(map.join("k")).unwrap(), "1");
     assert_eq!(std::fs::read_to_string(mounted(&cluster, "/s").join("password")).unwrap(), "x");
+    if is_root() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let place = mounted(&cluster, "/s").display().to_string();
+        assert!(
+            mounts.lines().any(|l| l.starts_with(&format!("tmpfs {place} "))),
+            "secrets stay off the disk"
+        );
+    }
     let account = mounted(&cluster, "/var/run/secrets/kubernetes.io/serviceaccount");
     assert_eq!(std::fs::read_to_string(account.join("ca.crt")).unwrap(), "CA");
     assert_eq!(std::fs::read_to_string(account.join("namespace")).unwrap(), "default");

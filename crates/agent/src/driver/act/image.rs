@@ -59,7 +59,7 @@ pub(in crate::driver) async fn ensure(
     let error = match pull(job, &image).await {
         Ok(reference) => {
             job.cx.disk_changed();
-            job.cx.images.notify_one();
+            job.cx.news.notify_one();
             let took = SignedDuration::from_millis(i64::try_from(begun.elapsed().as_millis()).unwrap_or(0));
             let took = go_duration(took);
             let size = present(job, &reference).await.ok().flatten().map_or(0, |i| i.size);

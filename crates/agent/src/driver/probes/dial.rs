@@ -98,3 +98,51 @@ impl Dialer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A thread in a network namespace of its own with a listener on its loopback: the namespace's path, the port, and
+    /// what ends the thread when it is dropped. `None` without the right to make one.
+    fn namespace() -> Option<(PathBuf, u16, std::sync::mpsc::Sender<()>)> {
+        let (told, ready) = std::sync::mpsc::channel();
+        let (keep, ended) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            if !up.is_ok_and(|s| s.success()) {
+                return;
+            }
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let thread = nix::unistd::gettid();
+            told.send((PathBuf::from(format!("/proc/self/task/{thread}/ns/net")), port)).expect("a listener");
+            let _ = ended.recv();
+        });
+        let (path, port) = ready.recv().ok()?;
+        Some((path, port, keep))
+    }
+
+    #[tokio::test]
+    async fn connections_are_made_from_the_nodes_own_network() {
+        let Some((path, port, _keep)) = namespace() else {
+            println!("skipped: no right to make a network namespace, or no ip program");
+            return;
+        };
+        let timeout = Duration::from_secs(5);
+        let inside = Dialer::within(path).unwrap();
+        assert!(inside.connect("127.0.0.1", port, timeout).await.is_ok());
+        let outside = Dialer::default().connect("127.0.0.1", port, timeout).await;
+        assert!(outside.is_err(), "this process has no such listener in its own network");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_namespace_is_refused() {
+        assert!(Dialer::within("/proc/self/status".into()).is_err());
+        assert!(Dialer::within("/nowhere".into()).is_err());
+    }
+}

@@ -130,6 +130,47 @@ fn parse(frame: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{HeaderValue, Response};
+    use http_body_util::StreamBody;
+    use hyper::{body::Frame, service::service_fn};
+
+    /// A health service that answers for the service "good" only.
+    async fn server() -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let asked = request.into_body().collect().await?.to_bytes();
+                    let good = asked.ends_with(b"good");
+                    let (answer, code) = if good { (vec![0, 0, 0, 0, 2, 8, 1], "0") } else { (vec![], "5") };
+                    let trailers = HeaderMap::from_iter([(
+                        http::HeaderName::from_static("grpc-status"),
+                        HeaderValue::from_static(code),
+                    )]);
+                    let frames = [Frame::data(Bytes::from(answer)), Frame::trailers(trailers)];
+                    let body =
+                        StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
+                    Ok::<_, hyper::Error>(Response::new(body))
+                });
+                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(async move { drop(connection.await) });
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_service_that_serves_is_healthy_and_any_other_is_not() {
+        let port = server().await;
+        let ask = async |service: &str| {
+            answer(&Dialer::default(), "127.0.0.1", port, service, Duration::from_secs(5)).await
+        };
+        assert_eq!(ask("good").await, Answer::Success);
+        assert!(matches!(ask("other").await, Answer::Failure(_)));
+    }
 
     #[test]
     fn requests_and_answers_are_protobuf_in_grpc_frames() {
