@@ -5,8 +5,9 @@
 //! writes, and never runs a key on a world older than that key's own last write.
 //!
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
-//! [`pod_template`], [`node_fit`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
+//! [`pod_template`], [`node_fit`], [`revisions`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod daemonset;
 pub mod deployment;
 pub mod driver;
 pub mod node_fit;
@@ -16,6 +17,8 @@ pub mod pod_control;
 pub mod pod_state;
 pub mod pod_template;
 pub mod replicaset;
+pub mod revisions;
+pub mod statefulset;
 pub mod testing;
 pub mod world;
 
@@ -67,6 +70,8 @@ pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(deployment::Deployments),
         Box::new(replicaset::replica_sets()),
         Box::new(replicaset::replication_controllers()),
+        Box::new(statefulset::StatefulSets),
+        Box::new(daemonset::DaemonSets),
     ];
     loops.extend(workloads);
     loops

@@ -68,7 +68,7 @@ pub enum PatchKind {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Makes an object (JSON, with apiVersion and kind). `on_success` is published with the new object's name in place of
-    /// [`BLANK`], `on_failure` with the error's text. Refused because the namespace is being deleted
+    /// [`BLANK`], `on_failure` with the error's text, but not when the object exists already. Refused because the namespace is being deleted
     /// (cause `NamespaceTerminating`): a success, and nothing is published.
     Create { kind: Kind, object: Box<Value>, on_success: Option<Note>, on_failure: Option<Note> },
     /// Replaces an object, or its subresource; its resourceVersion must be the one that was read.

@@ -55,6 +55,8 @@ struct State {
     running: bool,
     /// It came up while it could not run.
     parked: bool,
+    /// When the plan that is being carried out wants to be looked at again.
+    again: Option<Timestamp>,
     /// Kinds that have to be seen up to a resourceVersion first.
     unseen: BTreeMap<Kind, u64>,
     /// Objects that have to be seen going first.
@@ -296,10 +298,11 @@ impl Core {
         } else {
             state.running = true;
         }
-        let idle = state.is_idle();
-        if let Some(again) = plan.again {
+        if state.running {
+            state.again = plan.again;
+        } else if let Some(again) = plan.again {
             self.wake(id.clone(), again);
-        } else if idle {
+        } else if state.is_idle() {
             self.states.remove(&id);
         }
         (!plan.steps.is_empty() || !plan.notes.is_empty()).then_some(Work { id, plan })
@@ -335,14 +338,15 @@ impl Core {
             }
         }
         state.outcome.failures = report.failures;
+        let again = state.again.take();
         let wake = if state.outcome.failures.is_empty() {
             state.outcome.tries = 0;
-            state.parked.then_some(now)
+            if state.parked { Some(now) } else { again }
         } else {
             state.outcome.tries = state.outcome.tries.saturating_add(1);
             let wait = self.loops.get(id.number).map(|l| l.backoff().after(state.outcome.tries));
-            wait.and_then(|wait| now.saturating_add(wait).ok())
-                .map(|later| if state.parked { now } else { later })
+            let later = wait.and_then(|wait| now.saturating_add(wait).ok());
+            if state.parked { Some(now) } else { later }
         };
         state.parked = false;
         let idle = state.is_idle();

@@ -254,3 +254,22 @@ fn a_key_that_asked_for_it_is_looked_at_again_at_its_time() {
     assert_eq!(bench.asked(), 2);
     assert_eq!(bench.core.deadline(), None);
 }
+
+#[test]
+fn a_plan_that_wants_another_look_at_once_gets_it_when_its_writes_are_seen_and_not_before_it_may_retry() {
+    let mut bench = Bench::new();
+    let mut plan = writes();
+    plan.wake(at(0));
+    bench.will(plan.clone());
+    bench.will(plan);
+    bench.see(1, 0);
+    let work = bench.core.next(at(0)).unwrap();
+    assert!(bench.core.next(at(0)).is_none());
+    bench.core.done(&work.id, wrote(10), at(0));
+    assert!(bench.core.next(at(0)).is_none());
+    bench.see_pod("p", 10, false, 0);
+    let work = bench.core.next(at(0)).unwrap();
+    bench.core.done(&work.id, failed(), at(0));
+    assert!(bench.core.next(at(0)).is_none());
+    assert_eq!(bench.core.deadline(), Some(at(1)));
+}

@@ -108,7 +108,10 @@ async fn together(writes: &[&Write], server: &dyn Server) -> Report {
             }
             Err(failure) if silent(write, &failure) => {}
             Err(failure) => {
-                report.notes.extend(note_of(write, false).map(|note| filled(note, &failure.message)));
+                // Somebody else was faster, or this loop itself before a restart: nothing to be told.
+                let known = failure.reason == "AlreadyExists";
+                let note = note_of(write, false).filter(|_| !known);
+                report.notes.extend(note.map(|note| filled(note, &failure.message)));
                 report.failures.push(*failure);
             }
         }
