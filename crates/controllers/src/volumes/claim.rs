@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     api::{
-        core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+        core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
         storage::v1::StorageClass,
     },
     jiff::Timestamp,
@@ -12,7 +12,8 @@ use serde_json::json;
 
 use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONER, PROVISIONER_BETA, SELECTED_NODE, claim_ref, class_of,
-    matching, names, phase, volume,
+    matching::{self, Choice},
+    names, phase, volume,
 };
 use crate::{Note, Plan, World, Write, about::annotation, plan::PatchKind, pod_state};
 
@@ -57,11 +58,18 @@ fn open(claim: &PersistentVolumeClaim, world: &World, now: Timestamp) -> Plan {
     let waits = class
         .as_ref()
         .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
-    if let Some(volume) = matching::best(claim, world, waits) {
+    let selected = annotation(&claim.metadata, SELECTED_NODE).filter(|_| waits);
+    let node = selected.and_then(|name| world.get::<Node>("", name));
+    let choice = match (&node, waits) {
+        (Some(node), _) => Choice::On(node),
+        (None, true) => Choice::None,
+        (None, false) => Choice::Any,
+    };
+    if let Some(volume) = matching::best(claim, world, &choice) {
         return bind(claim, &volume, now);
     }
     let mut plan = status(claim, "Pending");
-    if waits && annotation(&claim.metadata, SELECTED_NODE).is_none() {
+    if waits && selected.is_none() {
         plan.notes.push(waiting(claim, world));
     } else if !class_of(claim).is_empty() {
         provision(claim, class.as_deref(), &mut plan);

@@ -3,10 +3,12 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use apimachinery::quantity::Quantity;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    Affinity, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim, PodSpec,
+};
 
 use super::{claim_ref, class_of, names, phase, volume_class};
-use crate::{World, ownership};
+use crate::{World, node_fit, ownership};
 
 /// What a claim asks for, or a volume has.
 pub(super) fn storage(
@@ -23,12 +25,34 @@ fn mode(mode: Option<&String>) -> &str {
     mode.map_or("Filesystem", String::as_str)
 }
 
-/// The smallest volume that fits, with the fewest access modes nobody asked for. One that names the claim comes first. With
-/// `named_only`, no other is taken: the scheduler has the choice.
+/// Which volumes a claim may have that do not name it.
+pub(super) enum Choice<'a> {
+    /// None: the scheduler has not chosen a node yet.
+    None,
+    /// Those that this node reaches.
+    On(&'a Node),
+    /// All.
+    Any,
+}
+
+/// Whether a node reaches a volume.
+fn reaches(volume: &PersistentVolume, node: &Node) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
+    let Some(required) = affinity.and_then(|a| a.required.clone()) else { return true };
+    // as for a pod that asks for such a node
+    let affinity = NodeAffinity {
+        required_during_scheduling_ignored_during_execution: Some(required),
+        ..NodeAffinity::default()
+    };
+    let affinity = Affinity { node_affinity: Some(affinity), ..Affinity::default() };
+    node_fit::matches_node(&PodSpec { affinity: Some(affinity), ..PodSpec::default() }, node)
+}
+
+/// The smallest volume that fits, with the fewest access modes nobody asked for. One that names the claim comes first.
 pub(super) fn best(
     claim: &PersistentVolumeClaim,
     world: &World,
-    named_only: bool,
+    choice: &Choice<'_>,
 ) -> Option<Arc<PersistentVolume>> {
     let volumes = world.list::<PersistentVolume>("");
     let fits: Vec<&Arc<PersistentVolume>> = volumes
@@ -38,13 +62,16 @@ pub(super) fn best(
     if let Some(named) = fits.iter().find(|v| names(v, claim)) {
         return Some(Arc::clone(named));
     }
-    if named_only {
-        return None;
-    }
+    let allowed = |volume: &PersistentVolume| match choice {
+        Choice::None => false,
+        Choice::On(node) => reaches(volume, node),
+        Choice::Any => true,
+    };
     let selector = claim.spec.as_ref().and_then(|s| s.selector.as_ref()).map(ownership::selector);
     let free = fits.into_iter().filter(|volume| {
         claim_ref(volume).is_none()
             && phase(volume) == "Available"
+            && allowed(volume)
             && volume_class(volume) == class_of(claim)
             && selector.as_ref().is_none_or(|s| ownership::matches(s, &volume.metadata))
     });

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use k8s_openapi::{
     api::{
-        core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod},
+        core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod},
         storage::v1::StorageClass,
     },
     jiff::Timestamp,
@@ -51,6 +51,7 @@ impl Controller for VolumeBinder {
             Kind::of::<PersistentVolumeClaim>(),
             Kind::of::<StorageClass>(),
             Kind::of::<Pod>(),
+            Kind::of::<Node>(),
         ]
     }
 

@@ -244,3 +244,22 @@ fn a_volume_that_comes_wakes_the_claims_that_could_take_it() {
     let change = add(&mut world, volume("v", "1Gi", json!({})));
     assert_eq!(VolumeBinder.keys(&change, &world), [key("", "v"), key("shop", "data")]);
 }
+
+#[test]
+fn once_a_node_is_chosen_a_volume_that_it_reaches_is_taken() {
+    let on = |node: &str| {
+        let term = json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]});
+        json!({"storageClassName": "local", "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}})
+    };
+    let mut chosen = claim("data", json!({"storageClassName": "local"}));
+    chosen["metadata"]["annotations"] = json!({SELECTED_NODE: "n2"});
+    let world = world([
+        class("local", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"),
+        chosen,
+        volume("a", "1Gi", on("n1")),
+        volume("b", "2Gi", on("n2")),
+        crate::fixtures::node("n1", "z"),
+        crate::fixtures::node("n2", "z"),
+    ]);
+    assert_eq!(patched(&look(&world, "data"))[0].0.name, "b");
+}
