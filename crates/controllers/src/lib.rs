@@ -10,6 +10,7 @@
 pub mod daemonset;
 pub mod deployment;
 pub mod driver;
+pub mod job;
 pub mod node_fit;
 pub mod ownership;
 pub mod plan;
@@ -72,6 +73,7 @@ pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(replicaset::replication_controllers()),
         Box::new(statefulset::StatefulSets),
         Box::new(daemonset::DaemonSets),
+        Box::new(job::Jobs),
     ];
     loops.extend(workloads);
     loops
@@ -107,6 +109,12 @@ pub trait Controller: Send + Sync {
     /// How long a key waits after its plan has failed.
     fn backoff(&self) -> Backoff {
         Backoff::default()
+    }
+
+    /// How long a key waits for its own writes to show up in the watches before it goes on without them. Watches slower than
+    /// five minutes (upstream's `ExpectationsTimeout`) have broken in a way that nothing else has noticed. `None`: for ever.
+    fn patience(&self) -> Option<SignedDuration> {
+        Some(SignedDuration::from_mins(5))
     }
 }
 
