@@ -39,7 +39,7 @@ impl Runtime {
                 labels: record.config.labels.clone(),
                 annotations: record.config.annotations.clone(),
             }),
-            cpu: usage.map(|u| self.cpu(&record.id, at, u.cpu)),
+            cpu: usage.map(|u| self.cpu(&record.id, record.started_at, at, u.cpu)),
             memory: usage.map(|u| memory(at, &u)),
             writable_layer: Some(cri::FilesystemUsage {
                 timestamp: at,
@@ -55,10 +55,10 @@ impl Runtime {
         }
     }
 
-    /// The rate is that since the last time somebody asked.
-    fn cpu(&self, key: &str, at: i64, used: u64) -> cri::CpuUsage {
-        let before = self.usage.lock().insert(key.to_owned(), (at, used));
-        let rate = before.filter(|(then, _)| at > *then).map(|(then, old)| {
+    /// The rate is that since the last time somebody asked; since its beginning when nobody has.
+    fn cpu(&self, key: &str, since: i64, at: i64, used: u64) -> cri::CpuUsage {
+        let before = self.usage.lock().insert(key.to_owned(), (at, used)).unwrap_or((since, 0));
+        let rate = Some(before).filter(|(then, _)| at > *then).map(|(then, old)| {
             let (time, spent) = ((at - then) as u128, u128::from(used.saturating_sub(old)));
             (spent * 1_000_000_000 / time) as u64
         });
@@ -92,7 +92,7 @@ impl Runtime {
                 annotations: record.config.annotations.clone(),
             }),
             linux: Some(cri::LinuxPodSandboxStats {
-                cpu: usage.map(|u| self.cpu(&record.id, at, u.cpu)),
+                cpu: usage.map(|u| self.cpu(&record.id, record.created_at, at, u.cpu)),
                 memory: usage.map(|u| memory(at, &u)),
                 network: network.map(|interfaces| cri::NetworkUsage {
                     timestamp: at,

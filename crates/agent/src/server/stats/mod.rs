@@ -95,6 +95,13 @@ impl Stats {
         };
         let mut cpu = used.cpu(at, &time);
         self.rate("node", &mut cpu);
+        let uptime =
+            self.kernel.boot_time().map(|boot| now.timestamp() - boot).and_then(|t| u64::try_from(t).ok());
+        if let (Some(cpu), Some(uptime)) = (&mut cpu, uptime) {
+            // Nobody has asked before: what it was since the machine was started.
+            let usage = cpu.usage_core_nano_seconds.unwrap_or_default();
+            cpu.usage_nano_cores.get_or_insert(usage / uptime.max(1));
+        }
         Ok(Node {
             node_name: config.node_name.clone(),
             start_time: self.kernel.boot_time().and_then(|t| DateTime::from_timestamp(t, 0)).map(stamp),
