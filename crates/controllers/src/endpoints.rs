@@ -56,6 +56,7 @@ impl Controller for EndpointsLoop {
             let ours =
                 |e: &Endpoints| last.memory == json!(true) || labelled(&e.metadata, MANAGED_BY, MANAGER);
             if let Some(endpoints) = found.filter(|e| ours(e) && e.metadata.deletion_timestamp.is_none()) {
+                plan.then(Write::require_absent::<Service>(&key.namespace, &key.name, ""));
                 plan.then(Write::delete(&*endpoints));
             }
             return plan;

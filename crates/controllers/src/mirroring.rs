@@ -70,8 +70,18 @@ impl Controller for Mirroring {
             {
                 mirror(&endpoints, slices)
             }
-            _ => {
+            (service, endpoints) => {
                 let mut plan = Plan::none();
+                if slices.is_empty() {
+                    return plan;
+                }
+                // what is not seen may only not be seen yet
+                let (namespace, name) = (&key.namespace, &key.name);
+                if endpoints.is_none() {
+                    plan.then(Write::require_absent::<Endpoints>(namespace, name, ""));
+                } else if service.is_none() {
+                    plan.then(Write::require_absent::<Service>(namespace, name, ""));
+                }
                 plan.all(slices.iter().map(|slice| Write::delete(&**slice)).collect());
                 plan
             }

@@ -136,14 +136,7 @@ fn orphans(node: &str, world: &World, last: &Outcome, now: Timestamp) -> Plan {
         plan.wake(at);
         return plan;
     }
-    plan.then(Write::RequireAbsent {
-        target: Target {
-            kind: Kind::of::<Node>(),
-            namespace: String::new(),
-            name: node.to_owned(),
-            uid: String::new(),
-        },
-    });
+    plan.then(Write::require_absent::<Node>("", node, ""));
     plan_of(&pods, Some(("DeletionByPodGC", "PodGC: node no longer exists")), now, &mut plan);
     plan
 }

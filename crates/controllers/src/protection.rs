@@ -49,6 +49,19 @@ fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
     })
 }
 
+/// Whether a pod uses a claim. The kubelet starts no pod on a claim that is being deleted, so one without a node does not
+/// count, nor does an ephemeral volume of a pod that has ended.
+#[must_use]
+pub fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    let ended = pod_state::is_terminal(pod);
+    let owner = ownership::controller_of(&claim.metadata).map(|o| o.uid.as_str());
+    let own = owner.is_some() && owner == pod.metadata.uid.as_deref();
+    pod_state::node(pod).is_some()
+        && claims_of(pod).any(|(name, ephemeral)| {
+            Some(&name) == claim.metadata.name.as_ref() && (!ephemeral || (own && !ended))
+        })
+}
+
 impl Controller for ClaimProtection {
     fn name(&self) -> &'static str {
         "persistentvolumeclaim-protection-controller"
@@ -77,16 +90,13 @@ impl Controller for ClaimProtection {
         let Some(claim) = world.get::<PersistentVolumeClaim>(&key.namespace, &key.name) else {
             return Plan::none();
         };
-        // the kubelet starts no pod on a claim that is being deleted: one without a node does not count
-        let uses = |pod: &Pod| {
-            let ended = pod_state::is_terminal(pod);
-            let owner = ownership::controller_of(&claim.metadata).map(|o| o.uid.as_str());
-            let own = owner.is_some() && owner == pod.metadata.uid.as_deref();
-            pod_state::node(pod).is_some()
-                && claims_of(pod).any(|(name, ephemeral)| name == key.name && (!ephemeral || (own && !ended)))
-        };
-        let used = || world.list::<Pod>(&key.namespace).iter().any(|pod| uses(pod));
-        guard(&Kind::of::<PersistentVolumeClaim>(), &claim.metadata, CLAIM, used)
+        let used = || world.list::<Pod>(&key.namespace).iter().any(|pod| uses(pod, &claim));
+        let mut plan = guard(&Kind::of::<PersistentVolumeClaim>(), &claim.metadata, CLAIM, used);
+        if claim.metadata.deletion_timestamp.is_some() && !plan.steps.is_empty() {
+            // the data goes with the claim: a watch of pods that lags must not decide that
+            plan.steps.insert(0, vec![Write::RequireUnused { claim: Box::new((*claim).clone()) }]);
+        }
+        plan
     }
 }
 
@@ -138,9 +148,10 @@ mod tests {
         let change = remove::<Pod>(&mut world, "shop", "p");
         assert_eq!(ClaimProtection.keys(&change, &world), [key("shop", "data")]);
         let free = plan(&ClaimProtection, &world, "shop", "data");
+        assert!(matches!(&free.steps[0][..], [Write::RequireUnused { .. }]));
         assert_eq!(patched(&free)[0].1["metadata"]["finalizers"], json!(["other"]));
         add(&mut world, pod(""));
-        assert_eq!(plan(&ClaimProtection, &world, "shop", "data").steps.len(), 1, "no node, no use");
+        assert_eq!(plan(&ClaimProtection, &world, "shop", "data"), free, "no node, no use");
     }
 
     #[test]

@@ -44,7 +44,10 @@ impl Controller for RoleAggregation {
                 }
             }
         }
-        if role.rules.as_deref().unwrap_or_default() != rules {
+        // the order of rules means nothing
+        let has = role.rules.as_deref().unwrap_or_default();
+        let same = has.iter().all(|r| rules.contains(r)) && rules.iter().all(|r| has.contains(r));
+        if !same {
             let body = json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
                 "metadata": {"name": key.name}, "rules": rules,
@@ -85,7 +88,7 @@ mod tests {
         let verbs: Vec<&Value> = rules.as_array().unwrap().iter().map(|r| &r["verbs"][0]).collect();
         assert_eq!(verbs, ["get", "list"]);
         let mut done = sum();
-        done["rules"] = rules.clone();
+        done["rules"] = json!([rules[1], rules[0]]);
         add(&mut world, done);
         assert_eq!(plan(&RoleAggregation, &world, "", "sum"), Plan::none());
         let change = add(&mut world, role("d", "also", "watch"));

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use crate::{Change, Controller, Key, Kind, Outcome, Plan, Target, World, Write, about::annotation};
+use crate::{Change, Controller, Key, Kind, Outcome, Plan, World, Write, about::annotation};
 
 const TYPE: &str = "kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
@@ -66,14 +66,7 @@ impl Controller for TokenSecrets {
         let account = account.filter(|a| told.is_empty() || a.metadata.uid.as_deref() == Some(told));
         match account {
             None => {
-                plan.then(Write::RequireAbsent {
-                    target: Target {
-                        kind: Kind::of::<ServiceAccount>(),
-                        namespace: key.namespace.clone(),
-                        name: name.to_owned(),
-                        uid: told.to_owned(),
-                    },
-                });
+                plan.then(Write::require_absent::<ServiceAccount>(&key.namespace, name, told));
                 plan.then(Write::delete(&*secret));
             }
             Some(account) => plan.steps.extend(self.fill(&secret, &account).map(|write| vec![write])),

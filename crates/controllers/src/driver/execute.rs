@@ -158,7 +158,9 @@ impl Write {
             | Self::Require { target, .. }
             | Self::RequireAbsent { target }
             | Self::Post { target, .. } => &target.kind,
-            Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } => return None,
+            Self::RequireUnused { .. } | Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } => {
+                return None;
+            }
         })
     }
 

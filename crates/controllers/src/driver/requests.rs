@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Method, Request};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -12,6 +14,7 @@ use super::execute::{Answer, Answered, Server};
 use crate::{
     local_path::{self, Directories},
     plan::{Failure, PatchKind, Target, Write},
+    protection,
     world::Kind,
 };
 
@@ -235,6 +238,20 @@ impl Requests {
                     return Err(Wrong::precondition("Present", format!("there are {} left", kind.plural)));
                 }
                 Ok(nothing(""))
+            }
+            Write::RequireUnused { claim } => {
+                let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+                let path = collection(&Kind::of::<Pod>(), namespace);
+                let found = self.call(Method::GET, path, None).await?;
+                let pods = found["items"].as_array().into_iter().flatten();
+                let mut pods = pods.filter_map(|pod| Pod::deserialize(pod).ok());
+                match pods.find(|pod| protection::uses(pod, claim)) {
+                    None => Ok(nothing("")),
+                    Some(pod) => {
+                        let name = pod.metadata.name.unwrap_or_default();
+                        Err(Wrong::precondition("InUse", format!("pod {name} uses the claim")))
+                    }
+                }
             }
             Write::MakeDirectory { .. } | Write::RemoveDirectory { .. } => self.on_disk(write).await,
             Write::Post { target, subresource, object: body } => {

@@ -32,6 +32,7 @@ use crate::{
         registry::{Typed, types},
     },
     plan::{Failure, Note, PatchKind, Target, Write},
+    protection,
     world::{Bare, Kind, Seen},
 };
 
@@ -502,6 +503,14 @@ fn perform(api: &Api, write: &Write) -> Result<Answered, ApiError> {
             Some(_) => Err(precondition("there are objects")),
             None => Ok(nothing("")),
         },
+        Write::RequireUnused { claim } => {
+            let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+            let pods = api.list(&Kind::of::<k8s_openapi::api::core::v1::Pod>(), namespace);
+            let used = pods.iter().any(|pod| {
+                serde_json::from_value(Value::clone(pod)).is_ok_and(|pod| protection::uses(&pod, claim))
+            });
+            if used { Err(precondition("a pod uses the claim")) } else { Ok(nothing("")) }
+        }
         Write::MakeDirectory { node, path } => {
             api.directories().insert((node.clone(), path.clone()));
             Ok(nothing(""))

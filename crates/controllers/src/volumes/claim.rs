@@ -175,7 +175,12 @@ fn bound(claim: &PersistentVolumeClaim, world: &World, now: Timestamp) -> Plan {
         );
     }
     let Some(volume) = world.get::<PersistentVolume>("", name) else {
-        return lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!");
+        let mut plan =
+            lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!");
+        if !plan.steps.is_empty() {
+            plan.steps.insert(0, vec![Write::require_absent::<PersistentVolume>("", name, "")]);
+        }
+        return plan;
     };
     let mine = claim_ref(&volume).is_none_or(|r| r.uid == claim.metadata.uid && names(&volume, claim));
     if !mine {

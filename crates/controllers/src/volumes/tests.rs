@@ -1,4 +1,5 @@
 use super::*;
+use crate::Write;
 use crate::fixtures::{add, key, noon, patched, plan, reasons, remove, world};
 
 fn claim(name: &str, spec: Value) -> Value {
@@ -212,6 +213,7 @@ fn a_volume_whose_claim_is_gone_is_released_and_keeps_its_reference() {
     let change = remove::<PersistentVolumeClaim>(&mut world, "shop", "data");
     assert!(VolumeBinder.keys(&change, &world).contains(&key("", "v")));
     let released = plan(&VolumeBinder, &world, "", "v");
+    assert!(matches!(&released.steps[0][..], [Write::RequireAbsent { target }] if target.uid == "uid-data"));
     let patches = patched(&released);
     assert_eq!(patches.len(), 1);
     assert_eq!(patches[0].1["status"]["phase"], "Released");

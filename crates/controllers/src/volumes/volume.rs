@@ -1,7 +1,7 @@
 //! A volume: its phase, and what becomes of it when its claim is gone.
 
 use k8s_openapi::{
-    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+    api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim},
     jiff::Timestamp,
 };
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ pub(super) fn reconcile(volume: &PersistentVolume, world: &World, now: Timestamp
     let namespace = reference.namespace.as_deref().unwrap_or_default();
     let claim = world.get::<PersistentVolumeClaim>(namespace, reference.name.as_deref().unwrap_or_default());
     let Some(claim) = claim.filter(|c| c.metadata.uid.as_deref() == Some(uid)) else {
-        return released(volume, now);
+        return claim_gone(volume, reference, now);
     };
     let named = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
     if named.is_empty() {
@@ -61,7 +61,20 @@ pub(super) fn phase_patch(
     Write::patch_status(volume, body)
 }
 
-/// The claim is gone. `Retain` keeps everything for a person to look at; `Delete` is done by whoever made the volume.
+/// The claim is gone, if the server says so, too: a watch that lags must not cost data. `Retain` keeps everything for a
+/// person to look at; `Delete` is done by whoever made the volume.
+fn claim_gone(volume: &PersistentVolume, reference: &ObjectReference, now: Timestamp) -> Plan {
+    let mut plan = released(volume, now);
+    if !plan.steps.is_empty() {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name) = (text(&reference.namespace), text(&reference.name));
+        let gone = Write::require_absent::<PersistentVolumeClaim>(&namespace, &name, &text(&reference.uid));
+        plan.steps.insert(0, vec![gone]);
+    }
+    plan
+}
+
+/// Nobody has a right to the volume any more.
 fn released(volume: &PersistentVolume, now: Timestamp) -> Plan {
     match phase(volume) {
         "Failed" => Plan::none(),
