@@ -10,8 +10,8 @@ public final class Main {
     public static void main(String[] args) throws IOException {
         int port = Integer.parseInt(setting("PORT", "8080"));
         PaymentServer server = new PaymentServer(new InetSocketAddress(setting("LISTEN", "0.0.0.0"), port), new Till());
-        // SIGTERM: no new connections; what runs has five seconds to end.
-        Runtime.getRuntime().addShutdownHook(new Thread(() -> server.stop(5)));
+        // SIGTERM: no new connections; what runs has a second to end.
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> server.stop(1)));
         server.start();
         System.out.println("payment: listening on port " + server.port() + ", Java " + System.getProperty("java.version"));
     }
