@@ -7,6 +7,7 @@
 //! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
 //! [`pod_template`], [`node_fit`], [`revisions`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod driver;
@@ -74,6 +75,7 @@ pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(statefulset::StatefulSets),
         Box::new(daemonset::DaemonSets),
         Box::new(job::Jobs),
+        Box::new(cronjob::CronJobs),
     ];
     loops.extend(workloads);
     loops

@@ -29,6 +29,20 @@ pub use cri::{Runtime, RuntimeConfig, StreamUrls};
 pub use error::{Error, Result};
 pub use image_service::ImageService;
 
+/// Ends what is in a cgroup (`/plimsoll/abcd`, of every hierarchy) and the groups below, and removes them, and those above
+/// it that are empty then. One that is not there is fine.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn remove_cgroup(path: &str) -> std::io::Result<()> {
+    let cgroups = cgroup::detect()?;
+    cgroups.remove(path)?;
+    for above in Path::new(path).ancestors().skip(1).filter(|a| a.parent().is_some()) {
+        cgroups.remove_if_empty(&above.to_string_lossy());
+    }
+    Ok(())
+}
+
 /// A pod that needs a network.
 #[derive(Clone, Debug)]
 pub struct PodNetworkRequest<'a> {

@@ -281,9 +281,12 @@ pub async fn remove_all(data: &Data, machine: &Machine) -> Result<()> {
         let pods = Pods::new(pod_net(&folder, machine, place)?);
         let runtime = open_runtime(&folder, machine, place, image::open(data)?, Arc::clone(&pods)).await?;
         runtime.end().await?;
-        agent::volumes::unmount_all(&folder.join("agent"))?;
+        for pod in std::fs::read_dir(folder.join("agent/pods")).into_iter().flatten().flatten() {
+            agent::volumes::unmount_all(&pod.path())?;
+        }
         pods.cleanup()?;
         network::watch::cleanup(&service_config(machine, place))?;
     }
+    runtime::remove_cgroup(&machine.cgroup_root())?;
     machine.down(data)
 }
