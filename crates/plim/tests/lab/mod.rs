@@ -230,7 +230,8 @@ impl Cluster {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mut left: Vec<String> =
             mounts.lines().filter(|l| l.contains(folder)).map(|l| format!("mount {l}")).collect();
-        let machine = std::fs::read_to_string(self.folder.path().join("run/machine.json")).unwrap_or_default();
+        let machine =
+            std::fs::read_to_string(self.folder.path().join("run/machine.json")).unwrap_or_default();
         left.extend((!machine.is_empty()).then(|| "run/machine.json".to_owned()));
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
