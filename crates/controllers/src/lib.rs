@@ -10,6 +10,7 @@
 pub mod daemonset;
 pub mod deployment;
 pub mod driver;
+pub mod job;
 pub mod node_fit;
 pub mod ownership;
 pub mod plan;
@@ -66,15 +67,20 @@ pub struct Options {
 #[must_use]
 pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
     let mut loops = options.cluster.clone().map(cluster_loops::loops).unwrap_or_default();
-    let workloads: Vec<Box<dyn Controller>> = vec![
+    loops.extend(workloads());
+    loops
+}
+
+/// The loops of workloads.
+fn workloads() -> Vec<Box<dyn Controller>> {
+    vec![
         Box::new(deployment::Deployments),
         Box::new(replicaset::replica_sets()),
         Box::new(replicaset::replication_controllers()),
         Box::new(statefulset::StatefulSets),
         Box::new(daemonset::DaemonSets),
-    ];
-    loops.extend(workloads);
-    loops
+        Box::new(job::Jobs),
+    ]
 }
 
 /// One control loop.
@@ -107,6 +113,12 @@ pub trait Controller: Send + Sync {
     /// How long a key waits after its plan has failed.
     fn backoff(&self) -> Backoff {
         Backoff::default()
+    }
+
+    /// How long a key waits for its own writes to show up in the watches before it goes on without them. Watches slower than
+    /// five minutes (upstream's `ExpectationsTimeout`) have broken in a way that nothing else has noticed. `None`: for ever.
+    fn patience(&self) -> Option<SignedDuration> {
+        Some(SignedDuration::from_mins(5))
     }
 }
 

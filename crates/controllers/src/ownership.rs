@@ -112,14 +112,22 @@ impl<K: Resource<DynamicType = ()>> Claim<K> {
     /// The plan that adopts and releases, if there is anything to adopt or release; the owner looks again when it is done.
     /// Adoption asks live whether the owner still lives.
     pub fn plan<O: Resource<DynamicType = ()>>(&self, owner: &O) -> Option<Plan> {
+        self.plan_with(owner, &[])
+    }
+
+    /// The same; adopted objects get `finalizers`, released ones lose them.
+    pub fn plan_with<O>(&self, owner: &O, finalizers: &[&str]) -> Option<Plan>
+    where
+        O: Resource<DynamicType = ()>,
+    {
         if self.adopt.is_empty() && self.release.is_empty() {
             return None;
         }
         let mut plan = Plan::none();
-        plan.all(self.release.iter().map(|object| release(&**object, owner, &[])).collect());
+        plan.all(self.release.iter().map(|object| release(&**object, owner, finalizers)).collect());
         if !self.adopt.is_empty() {
             plan.then(Write::require_alive(owner));
-            plan.all(self.adopt.iter().map(|object| adopt(&**object, owner, &[])).collect());
+            plan.all(self.adopt.iter().map(|object| adopt(&**object, owner, finalizers)).collect());
         }
         Some(plan)
     }

@@ -20,6 +20,8 @@ pub struct Plan {
     pub steps: Vec<Vec<Write>>,
     /// Events to publish, whatever becomes of the steps.
     pub notes: Vec<Note>,
+    /// Events to publish when all steps have succeeded.
+    pub success_notes: Vec<Note>,
     /// Look at this key again at this time even if nothing changes.
     pub again: Option<Timestamp>,
     /// What the process shall remember for this key and give back in [`Outcome::memory`] (upstream keeps such things in the

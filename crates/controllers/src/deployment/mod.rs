@@ -184,6 +184,6 @@ fn finish(deployment: &Deployment, sets: Sets, progress: Progress, now: Timestam
     plan.again = status::look_again(deployment, &told, now);
     writes.extend(told);
     plan.all(writes);
-    plan.notes = sets.notes;
+    plan.success_notes = sets.notes;
     plan
 }

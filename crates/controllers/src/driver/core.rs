@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ObjectMeta;
 
 use super::execute::{Answer, Report};
@@ -14,10 +14,6 @@ use crate::{
     plan::{Outcome, Plan},
     world::{Key, Kind, Seen, World},
 };
-
-/// How long a key waits for its own writes to show up in the watches. Watches that are slower than this have broken in a
-/// way that nothing else has noticed (upstream's `ExpectationsTimeout`).
-const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// A key of a loop.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -263,7 +259,9 @@ impl Core {
                 if now < state.patience {
                     state.parked = true;
                     let patience = state.patience;
-                    self.wake(id, patience);
+                    if patience < Timestamp::MAX {
+                        self.wake(id, patience);
+                    }
                     continue;
                 }
                 tracing::warn!(
@@ -312,7 +310,9 @@ impl Core {
     pub fn done(&mut self, id: &Id, report: Report, now: Timestamp) {
         let Some(state) = self.states.get_mut(id) else { return };
         state.running = false;
-        state.patience = now.saturating_add(PATIENCE).unwrap_or(Timestamp::MAX);
+        let patience = self.loops.get(id.number).and_then(|l| l.patience());
+        let end = patience.and_then(|patience| now.checked_add(patience).ok());
+        state.patience = end.unwrap_or(Timestamp::MAX);
         for answer in report.answers {
             match answer {
                 Answer::Nothing => {}

@@ -1,6 +1,9 @@
 use std::sync::Mutex;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    jiff::SignedDuration,
+};
 use serde_json::{Value, json};
 
 use super::*;

@@ -66,6 +66,9 @@ pub async fn execute(plan: &Plan, server: &dyn Server) -> Report {
             break;
         }
     }
+    if report.failures.is_empty() {
+        report.notes.extend(plan.success_notes.iter().cloned());
+    }
     report
 }
 

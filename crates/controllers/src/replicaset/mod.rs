@@ -3,7 +3,7 @@
 //! Source: `pkg/controller/replicaset`. Both kinds are one loop; [`Scaled`] is how they differ.
 
 mod kinds;
-mod ranking;
+pub(crate) mod ranking;
 #[cfg(test)]
 mod tests;
 
