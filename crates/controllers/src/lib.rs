@@ -68,7 +68,13 @@ pub struct Options {
 #[must_use]
 pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
     let mut loops = options.cluster.clone().map(cluster_loops::loops).unwrap_or_default();
-    let workloads: Vec<Box<dyn Controller>> = vec![
+    loops.extend(workloads());
+    loops
+}
+
+/// The loops of workloads.
+fn workloads() -> Vec<Box<dyn Controller>> {
+    vec![
         Box::new(deployment::Deployments),
         Box::new(replicaset::replica_sets()),
         Box::new(replicaset::replication_controllers()),
@@ -76,9 +82,7 @@ pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(daemonset::DaemonSets),
         Box::new(job::Jobs),
         Box::new(cronjob::CronJobs),
-    ];
-    loops.extend(workloads);
-    loops
+    ]
 }
 
 /// One control loop.
