@@ -256,6 +256,23 @@ pub fn is_env_var_name(value: &str) -> Vec<String> {
     ]
 }
 
+/// The reason of a condition.
+#[must_use]
+pub fn is_condition_reason(value: &str) -> Vec<String> {
+    let last = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bytes = value.as_bytes();
+    if bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(|b| last(*b))
+        && bytes.iter().all(|b| last(*b) || matches!(b, b',' | b':'))
+    {
+        return Vec::new();
+    }
+    let words = "a condition reason must start with alphabetic character, optionally followed by a string of \
+                 alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![pattern_words(words, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", &examples)]
+}
+
 /// The name of an HTTP header.
 #[must_use]
 pub fn is_http_header_name(value: &str) -> Vec<String> {

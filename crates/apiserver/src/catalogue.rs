@@ -96,7 +96,7 @@ impl Served {
             hidden: false,
             storage_version: resource.version.clone(),
             retired: CancellationToken::new(),
-            deprecation: None,
+            deprecation: resource.behaviour.deprecated.map(str::to_owned),
             empty,
             others: Vec::new(),
             api_version,

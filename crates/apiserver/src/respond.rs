@@ -1,6 +1,6 @@
 //! Answers: documents, stored objects in the asked form, errors.
 
-use std::fmt::Write as _;
+use std::{collections::HashSet, fmt::Write as _};
 
 use apimachinery::{ApiError, Object};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -146,15 +146,18 @@ pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> Value {
 
 /// Adds `Warning` headers: once each, and short when there are many.
 pub fn warn(response: &mut Response, warnings: &[String]) {
-    let mut seen: Vec<&str> = Vec::new();
-    for warning in warnings {
-        if !seen.contains(&warning.as_str()) {
-            seen.push(warning);
+    const TOTAL: usize = 4096;
+    const EACH: usize = 256;
+    let mut known = HashSet::new();
+    let unlike: Vec<&String> = warnings.iter().filter(|warning| known.insert(warning.as_str())).collect();
+    let many = unlike.iter().map(|warning| warning.chars().count()).sum::<usize>() > TOTAL;
+    let mut written = 0;
+    for warning in unlike {
+        if many && written >= TOTAL {
+            break;
         }
-    }
-    let total: usize = seen.iter().map(|w| w.chars().count()).sum();
-    for warning in seen {
-        let cut: String = if total > 4096 { warning.chars().take(256).collect() } else { warning.to_owned() };
+        let cut: String = warning.chars().take(if many { EACH } else { usize::MAX }).collect();
+        written += cut.chars().count();
         let mut line = String::from("299 - \"");
         for c in cut.chars() {
             match c {

@@ -7,17 +7,21 @@ use serde_json::{Value, json};
 use crate::{
     apps_rules as rules,
     cells::{self, created, labels, name, selector},
-    checks::Checks,
+    checks::{Checks, path},
     declare::Declarer,
     object::{at, at_mut, fill, has, items_mut, list, number, remove, restore, same, set, text},
-    podspec::default_template,
-    resource::Strategy,
+    podspec::{changed_template_warnings, default_template, name_warnings},
+    resource::{Generation, Strategy},
+    warnings::claim,
 };
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("apps/v1", "controllerrevisions").strategy(ControllerRevision);
     to.resource("apps/v1", "daemonsets").tracks_spec().strategy(DaemonSet);
-    to.resource("apps/v1", "deployments").tracks_spec().scales_by("spec.selector").strategy(Deployment);
+    to.resource("apps/v1", "deployments")
+        .behaves(|b| b.generation = Generation::SpecOrAnnotations)
+        .scales_by("spec.selector")
+        .strategy(Deployment);
     to.resource("apps/v1", "replicasets")
         .tracks_spec()
         .scales_by("spec.selector")
@@ -72,15 +76,8 @@ impl Strategy for Deployment {
     }
 
     fn prepare_update(&self, new: &mut Object, old: &Object, subresource: &str) {
-        match subresource {
-            "status" => restore(new, old, "metadata.labels"),
-            // Annotations are copied to the ReplicaSets, so a change of them is one for the controller to see.
-            "" if same(at(new, "spec"), at(old, "spec"))
-                && !same(at(new, "metadata.annotations"), at(old, "metadata.annotations")) =>
-            {
-                set(new, "metadata.generation", number(old, "metadata.generation") + 1);
-            }
-            _ => {}
+        if subresource == "status" {
+            restore(new, old, "metadata.labels");
         }
     }
 
@@ -99,6 +96,12 @@ impl Strategy for Deployment {
             "" => Checks::run(|checks| checks.immutable(new, old, "spec.selector")),
             _ => Vec::new(),
         }
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut warnings = name_warnings(new, old);
+        warnings.extend(changed_template_warnings(new, old, "spec.template"));
+        warnings
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
@@ -143,6 +146,12 @@ impl Strategy for ReplicaSet {
             "" => Checks::run(|checks| checks.immutable(new, old, "spec.selector")),
             _ => Vec::new(),
         }
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut warnings = name_warnings(new, old);
+        warnings.extend(changed_template_warnings(new, old, "spec.template"));
+        warnings
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
@@ -209,6 +218,22 @@ impl Strategy for StatefulSet {
         }
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut warnings = changed_template_warnings(new, old, "spec.template");
+        let path = path("spec").child("volumeClaimTemplates");
+        for (index, template) in list(new, "spec.volumeClaimTemplates").iter().enumerate() {
+            claim(&mut warnings, at(template, "spec"), &path.index(index));
+        }
+        if number(new, "spec.revisionHistoryLimit") < 0 {
+            warnings.push(
+                "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is \
+                 recommended"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let [names, images] = cells::containers(at(object, "spec.template.spec"));
         Some(vec![name(object), ready_of(object), created(object, now), names, images])
@@ -267,6 +292,10 @@ impl Strategy for DaemonSet {
             "" => Checks::run(|checks| checks.immutable(new, old, "spec.selector")),
             _ => Vec::new(),
         }
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        changed_template_warnings(new, old, "spec.template")
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

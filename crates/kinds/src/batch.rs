@@ -9,7 +9,7 @@ use crate::{
     cells::{self, age, created, human, name, selector},
     declare::Declarer,
     object::{at, fill, flag, has, list, map_mut, number, set, text},
-    podspec::default_template,
+    podspec::{default_template, job_warnings},
     resource::Strategy,
 };
 
@@ -84,6 +84,10 @@ impl Strategy for Job {
         if subresource.is_empty() { rules::check_job_update(new, old) } else { Vec::new() }
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        job_warnings(new, old, "spec")
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let succeeded = number(object, "status.succeeded");
         let parallelism = number(object, "spec.parallelism");
@@ -149,6 +153,10 @@ impl Strategy for CronJob {
             errors.extend(rules::check_cron_name(object));
         }
         errors
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        job_warnings(new, old, "spec.jobTemplate.spec")
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

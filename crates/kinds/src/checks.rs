@@ -2,12 +2,16 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/api/validation`, `pkg/apis/meta/v1/validation`.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use apimachinery::{FieldError, FieldPath, names, quantity::Quantity, selector::LabelSelector};
+use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::object::{at, list, same, text};
+use crate::object::{at, has, list, same, text};
+
+/// Protocols of ports.
+pub const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 /// All annotations of an object together, keys and values, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
@@ -171,18 +175,121 @@ impl Checks {
         }
     }
 
-    /// An IP address. One that `kept` holds has been accepted before and stays so.
-    pub fn ip(&mut self, path: &FieldPath, value: &str, kept: &[&str]) {
-        if !kept.contains(&value) && value.parse::<IpAddr>().is_err() {
-            self.invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    /// The same where upstream's generated rules say it: they show no value.
+    pub fn unchanged(&mut self, new: &Value, old: &Value, path: &str) {
+        if !same(at(new, path), at(old, path)) {
+            self.invalid(&FieldPath::from(path), Value::Null, "field is immutable");
         }
     }
 
-    /// A CIDR block.
-    pub fn cidr(&mut self, path: &FieldPath, value: &str, kept: &[&str]) {
-        if !kept.contains(&value) && value.parse::<ipnet::IpNet>().is_err() {
-            self.invalid(path, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    /// An IP address, and whether it is one.
+    pub fn ip(&mut self, path: &FieldPath, value: &str) -> bool {
+        self.parse_ip(path, value).is_some()
+    }
+
+    fn parse_ip(&mut self, path: &FieldPath, value: &str) -> Option<IpAddr> {
+        let why = match value.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+                "must not be an IPv4-mapped IPv6 address"
+            }
+            Ok(address) => return Some(address),
+            Err(_) if without_zeros(value).parse::<IpAddr>().is_ok() => "must not have leading 0s",
+            Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        };
+        self.invalid(path, value, why);
+        None
+    }
+
+    /// An IP address in the one form that its address is printed in.
+    pub fn canonical_ip(&mut self, path: &FieldPath, value: &str) {
+        if let Some(address) = self.parse_ip(path, value)
+            && address.to_string() != value
+        {
+            self.invalid(path, value, &format!("must be in canonical form (\"{address}\")"));
         }
+    }
+
+    /// An address that something outside the host can be reached at; one that is none at all is told too.
+    pub fn endpoint_ip(&mut self, path: &FieldPath, value: &str) {
+        let Ok(address) = value.parse::<IpAddr>() else {
+            return self.invalid(path, value, "must be a valid IP address");
+        };
+        let (link_local, link_multicast) = match address {
+            IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+            IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
+        };
+        if address.is_unspecified() {
+            self.invalid(path, value, &format!("may not be unspecified ({value})"));
+        }
+        let ranges = [
+            (address.is_loopback(), "loopback range (127.0.0.0/8, ::1/128)"),
+            (link_local, "link-local range (169.254.0.0/16, fe80::/10)"),
+            (link_multicast, "link-local multicast range (224.0.0.0/24, ff02::/10)"),
+        ];
+        for (_, range) in ranges.iter().filter(|(found, _)| *found) {
+            self.invalid(path, value, &format!("may not be in the {range}"));
+        }
+    }
+
+    /// `metav1.Condition`s, each type once.
+    pub fn conditions(&mut self, path: &FieldPath, conditions: &[Value]) {
+        let mut seen = BTreeSet::new();
+        for (index, condition) in conditions.iter().enumerate() {
+            let path = path.index(index);
+            let kind = text(condition, "type");
+            if !seen.insert(kind) {
+                self.duplicate(&path, kind);
+            }
+            self.condition(&path, condition);
+        }
+    }
+
+    fn condition(&mut self, path: &FieldPath, condition: &Value) {
+        const LONGEST_REASON: usize = 1024;
+        const LONGEST_MESSAGE: usize = 32 * 1024;
+        match text(condition, "type") {
+            "" => self.required(&path.child("type"), "is required"),
+            kind => self.qualified_name(&path.child("type"), kind),
+        }
+        let statuses = ["False", "True", "Unknown"];
+        self.required_one_of(&path.child("status"), text(condition, "status"), &statuses);
+        if let Some(generation) = at(condition, "observedGeneration").as_i64().filter(|g| *g < 0) {
+            let detail = "must be greater than or equal to zero";
+            self.invalid(&path.child("observedGeneration"), generation, detail);
+        }
+        if !has(condition, "lastTransitionTime") {
+            self.required(&path.child("lastTransitionTime"), "");
+        }
+        let (reason, reason_path) = (text(condition, "reason"), path.child("reason"));
+        if reason.is_empty() {
+            self.required(&reason_path, "");
+        } else {
+            self.each(&reason_path, reason, names::is_condition_reason(reason));
+            if reason.len() > LONGEST_REASON {
+                self.errors.push(FieldError::too_long(&reason_path, LONGEST_REASON));
+            }
+        }
+        if text(condition, "message").len() > LONGEST_MESSAGE {
+            self.errors.push(FieldError::too_long(&path.child("message"), LONGEST_MESSAGE));
+        }
+    }
+
+    /// A CIDR block: an address without anything after its prefix.
+    pub fn cidr(&mut self, path: &FieldPath, value: &str) {
+        let (address, length) = value.split_once('/').unwrap_or((value, ""));
+        let zeros = length.len() > 1 && length.starts_with('0');
+        let why = match value.parse::<IpNet>() {
+            Ok(IpNet::V6(block)) if block.addr().to_ipv4_mapped().is_some() => {
+                "must not have an IPv4-mapped IPv6 address"
+            }
+            Ok(block) if block.addr() != block.network() => "must not have bits set beyond the prefix length",
+            Ok(_) if !zeros => return,
+            Err(_) if format!("{}/{length}", without_zeros(address)).parse::<IpNet>().is_err() => {
+                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            }
+            _ => "must not have leading 0s in IP or prefix length",
+        };
+        self.invalid(path, value, why);
     }
 
     /// `maxUnavailable` and its like: a number that is not negative, or a percentage.
@@ -200,6 +307,15 @@ impl Checks {
             self.invalid(path, value.clone(), "must not be greater than 100%");
         }
     }
+}
+
+/// A dotted address without zeros before its numbers.
+fn without_zeros(address: &str) -> String {
+    let parts = address.split('.').map(|part| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0",
+        rest => rest,
+    });
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// The number of a percentage such as `25%`.

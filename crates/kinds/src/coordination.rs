@@ -1,13 +1,14 @@
 //! `coordination.k8s.io/v1`: Lease.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::{
     cells::{created, name},
+    checks::{Checks, path},
     declare::Declarer,
-    object::{remove, restore, text},
+    object::{at, remove, restore, text},
     resource::Strategy,
 };
 
@@ -30,6 +31,16 @@ impl Strategy for Lease {
     fn prepare_update(&self, new: &mut Object, old: &Object, _subresource: &str) {
         restore(new, old, "spec.strategy");
         restore(new, old, "spec.preferredHolder");
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| {
+            let (spec, path) = (at(object, "spec"), path("spec"));
+            if let Some(seconds) = at(spec, "leaseDurationSeconds").as_i64() {
+                checks.positive(&path.child("leaseDurationSeconds"), seconds);
+            }
+            checks.nonnegative_fields(&path, spec, &["leaseTransitions"]);
+        })
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

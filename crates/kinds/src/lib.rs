@@ -39,6 +39,7 @@ mod policy;
 mod rbac;
 mod scheduling;
 mod storage;
+mod warnings;
 
 use std::sync::{Arc, OnceLock};
 

@@ -134,6 +134,9 @@ pub enum Generation {
     Untracked,
     /// 1 at creation, +1 when the spec differs.
     Spec,
+    /// The same, and +1 when a write of the object, not of its status, changes annotations (Deployment: they are copied
+    /// to the ReplicaSets).
+    SpecOrAnnotations,
     /// 1 at creation, +1 when anything but metadata (and status, if it is a subresource) differs. For custom resources.
     Content,
 }
@@ -169,6 +172,8 @@ pub struct Behaviour {
     pub name: NameRule,
     /// Lifetime after creation in seconds (Event: 3600).
     pub ttl_seconds: Option<u32>,
+    /// What every use of a deprecated version is warned with.
+    pub deprecated: Option<&'static str>,
     /// Fields that may never change once set: dotted paths; checked by the engine as `field is immutable`.
     pub immutable: Vec<&'static str>,
 }
@@ -210,7 +215,7 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Texts for `Warning` headers.
+    /// Texts for `Warning` headers. Asked for writes of the object itself, not of a subresource.
     fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()
     }

@@ -63,13 +63,15 @@ fn decode(object: &mut Value, schema: &Schema) -> Vec<String> {
 }
 
 /// Fixtures fill every field with its own name, which some rules must change.
-const MADE_ANEW: [&str; 3] = [
+const MADE_ANEW: [&str; 4] = [
     // `serviceAccount` repeats `serviceAccountName`.
     "serviceAccount:",
     // Written into `data`.
     ".stringData",
     // `podIPs` repeats `podIP`.
     ".podIPs",
+    // `podCIDRs` repeats `podCIDR`.
+    ".podCIDRs",
 ];
 
 #[test]

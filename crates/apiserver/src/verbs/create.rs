@@ -79,14 +79,16 @@ pub(crate) async fn insert(
             object["metadata"]["name"] = name.into();
         }
         resource.strategy.prepare_create(&mut object, call.now);
-        set_generation(resource, &mut object, None);
+        set_generation(resource, &mut object, None, "");
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
         let errors = check_new(resource, &object);
         if !errors.is_empty() {
             return Err(served.invalid(meta::name(&object), &errors));
         }
-        call.warnings.extend(resource.strategy.warnings(&object, None));
+        if attempt == 0 {
+            call.warnings.extend(resource.strategy.warnings(&object, None));
+        }
         let committed = put(inner, call, served, &write, &mut object).await?;
         drop(reserved);
         match committed {
@@ -201,7 +203,7 @@ fn system_fields(object: &mut Object, call: &Call) {
 }
 
 /// Sets the generation of a new object, or of a changed one from its old state.
-pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<&Object>) {
+pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<&Object>, subresource: &str) {
     let generation = match (resource.behaviour.generation, old) {
         (Generation::Untracked, None) => {
             metadata_mut(new).remove("generation");
@@ -212,6 +214,11 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
             let changed = match rule {
                 Generation::Untracked => false,
                 Generation::Spec => old.get("spec") != new.get("spec"),
+                Generation::SpecOrAnnotations => {
+                    let annotations = |o: &Object| o["metadata"].get("annotations").cloned();
+                    old.get("spec") != new.get("spec")
+                        || (subresource != "status" && annotations(old) != annotations(new))
+                }
                 Generation::Content => {
                     let status = resource.subresource("status").is_some();
                     let content = |o: &Object| -> Map<String, Value> {

@@ -122,13 +122,13 @@ pub(crate) async fn change(
         confine(resource, &mut new, &old, &subresource);
         write.mutate(inner, call, &mut new, Some(&old)).await?;
         resource.strategy.prepare_update(&mut new, &old, &subresource);
-        create::set_generation(resource, &mut new, Some(&old));
+        create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
         let errors = check_change(resource, &new, &old, &subresource);
         if !errors.is_empty() {
             return Err(served.invalid(&name, &errors));
         }
-        if !std::mem::replace(&mut warned, true) {
+        if subresource.is_empty() && !std::mem::replace(&mut warned, true) {
             call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
         }
         let companions = write.validate(inner, call, &mut new, Some(&old)).await?;

@@ -3,5 +3,6 @@
 mod apply;
 mod cluster;
 mod custom;
+mod kinds;
 mod metrics;
 mod quota;

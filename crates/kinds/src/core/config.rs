@@ -89,6 +89,18 @@ impl Strategy for ServiceAccount {
         clean_secret_references(new);
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
+        let has = |object: &Object| at(object, "metadata.annotations").get(MOUNTABLE).is_some();
+        if has(new) && !old.is_some_and(has) {
+            return vec![format!(
+                "metadata.annotations[{MOUNTABLE}]: deprecated in v1.32+; prefer separate namespaces to isolate \
+                 access to mounted secrets"
+            )];
+        }
+        Vec::new()
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         Some(vec![name(object), created(object, now)])
     }

@@ -1,11 +1,13 @@
 //! LimitRange and ResourceQuota.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
+use super::limits_rules as rules;
 use crate::{
     cells::{created, name, stamped},
+    checks::Checks,
     object::{at, entries, items_mut, map_mut, set, text},
     resource::Strategy,
 };
@@ -39,6 +41,10 @@ impl Strategy for LimitRange {
         }
     }
 
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| rules::check_limits(checks, object))
+    }
+
     fn row(&self, object: &Object, _now: DateTime<Utc>) -> Option<Vec<Value>> {
         Some(stamped(object))
     }
@@ -49,6 +55,21 @@ pub struct ResourceQuota;
 impl Strategy for ResourceQuota {
     fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
         set(object, "status", json!({}));
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| rules::check_quota(checks, object))
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        Checks::run(|checks| match subresource {
+            "status" => rules::check_quota_status(checks, new),
+            _ => rules::check_quota_update(checks, new, old),
+        })
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        if old.is_none() { rules::quota_warnings(new) } else { Vec::new() }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -5,12 +5,15 @@ mod config_rules;
 mod endpoints;
 mod event;
 mod limits;
+mod limits_rules;
 mod namespace;
 mod node;
+mod node_rules;
 mod pod;
 mod replication;
 mod service;
 mod service_rules;
+mod service_warnings;
 mod volume_rules;
 mod volumes;
 
@@ -21,7 +24,13 @@ pub use volume_rules::check_claim_spec;
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("v1", "configmaps").strategy(config::ConfigMap);
-    to.resource("v1", "endpoints").created_by_update().strategy(endpoints::Endpoints);
+    to.resource("v1", "endpoints")
+        .created_by_update()
+        .behaves(|b| {
+            b.deprecated =
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
+        })
+        .strategy(endpoints::Endpoints);
     let events = to
         .resource("v1", "events")
         .created_by_update()

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::node_rules as rules;
 use crate::{
     cells::{created, name},
+    checks::Checks,
     object::{at, entries, flag, has, list, set, text},
     resource::Strategy,
 };
@@ -20,6 +22,26 @@ impl Strategy for Node {
             let capacity = at(object, "status.capacity").clone();
             set(object, "status.allocatable", capacity);
         }
+        // `podCIDR` is the first of `podCIDRs`; where they differ `podCIDR` is right.
+        let cidr = text(object, "spec.podCIDR").to_owned();
+        let first = list(object, "spec.podCIDRs").first().and_then(Value::as_str).map(str::to_owned);
+        match (cidr.is_empty(), first) {
+            (true, Some(first)) => set(object, "spec.podCIDR", first),
+            (false, first) if first.as_ref() != Some(&cidr) => set(object, "spec.podCIDRs", vec![cidr]),
+            _ => {}
+        }
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| rules::check(checks, object))
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        Checks::run(|checks| rules::check_update(checks, new, old, subresource))
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        rules::warnings(new)
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

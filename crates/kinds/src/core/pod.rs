@@ -10,7 +10,7 @@ use crate::{
     object::{at, flag, has, list, number, remove, restore, set, text},
     podspec::{
         Place, check_ephemeral_update, check_image_space, check_pod_annotations, check_resize, check_spec,
-        check_update, default_pod, quality_of_service,
+        check_update, default_pod, pod_warnings, quality_of_service,
     },
     resource::Strategy,
 };
@@ -86,6 +86,11 @@ impl Strategy for Pod {
             "status" => checks.immutable(new, old, "status.qosClass"),
             _ => {}
         })
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        // Upstream looks at pods that are created only.
+        if old.is_none() { pod_warnings(new) } else { Vec::new() }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -1,13 +1,15 @@
 //! ReplicationController and PodTemplate.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::{
+    apps_rules as rules,
     cells::{self, created, labels, name},
-    object::{at, number, set},
-    podspec::default_template,
+    checks::{Checks, path},
+    object::{at, has, number, set, text},
+    podspec::{changed_template_warnings, check_template, default_template, name_warnings},
     resource::Strategy,
 };
 
@@ -15,6 +17,33 @@ pub struct ReplicationController;
 
 fn none(value: &Value) -> bool {
     value.as_object().is_none_or(serde_json::Map::is_empty)
+}
+
+fn check_controller(checks: &mut Checks, object: &Value) {
+    let spec = path("spec");
+    checks.nonnegative_fields(&spec, at(object, "spec"), &["minReadySeconds"]);
+    let selector = at(object, "spec.selector");
+    if none(selector) {
+        checks.required(&spec.child("selector"), "");
+    }
+    checks.nonnegative_fields(&spec, at(object, "spec"), &["replicas"]);
+    let (template, path) = (at(object, "spec.template"), spec.child("template"));
+    if template.is_null() {
+        return checks.required(&path, "");
+    }
+    let labels = at(template, "metadata.labels");
+    let mut wanted = selector.as_object().into_iter().flatten();
+    if wanted.any(|(key, value)| labels.get(key) != Some(value)) {
+        let path = path.child("metadata").child("labels");
+        checks.invalid(&path, labels.clone(), "`selector` does not match template `labels`");
+    }
+    check_template(checks, template, &path);
+    let path = path.child("spec");
+    checks.one_of(&path.child("restartPolicy"), text(template, "spec.restartPolicy"), &["Always"]);
+    if has(template, "spec.activeDeadlineSeconds") {
+        let detail = "activeDeadlineSeconds in ReplicationController is not Supported";
+        checks.forbidden(&path.child("activeDeadlineSeconds"), detail);
+    }
 }
 
 impl Strategy for ReplicationController {
@@ -32,6 +61,35 @@ impl Strategy for ReplicationController {
 
     fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
         set(object, "status", json!({"replicas": 0}));
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut warnings = name_warnings(new, old);
+        warnings.extend(changed_template_warnings(new, old, "spec.template"));
+        warnings
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| check_controller(checks, object))
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+        Checks::run(|checks| {
+            if subresource == "status" {
+                checks.errors = rules::check_status(
+                    new,
+                    old,
+                    &[
+                        "replicas",
+                        "fullyLabeledReplicas",
+                        "readyReplicas",
+                        "availableReplicas",
+                        "observedGeneration",
+                    ],
+                    &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+                );
+            }
+        })
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
@@ -54,6 +112,14 @@ pub struct PodTemplate;
 impl Strategy for PodTemplate {
     fn default(&self, object: &mut Object) {
         default_template(object, "template.spec");
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        changed_template_warnings(new, old, "template")
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        Checks::run(|checks| check_template(checks, at(object, "template"), &path("template")))
     }
 
     fn row(&self, object: &Object, _now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -6,7 +6,7 @@ use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::service_rules as rules;
+use super::{service_rules as rules, service_warnings};
 use crate::{
     cells::{created, labels, name},
     object::{at, at_mut, fill, has, items_mut, list, number, remove, set, text},
@@ -77,6 +77,10 @@ impl Strategy for Service {
 
     fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
         if subresource.is_empty() { rules::check_update(new, old) } else { Vec::new() }
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        service_warnings::all(new)
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

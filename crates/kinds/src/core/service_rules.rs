@@ -46,7 +46,10 @@ pub fn check(service: &Value) -> Vec<FieldError> {
         check_affinity(checks, service, &spec);
         check_cluster_ips(checks, service);
         for (index, ip) in strings(service, "spec.externalIPs").iter().enumerate() {
-            check_endpoint_ip(checks, ip, &spec.child("externalIPs").index(index));
+            let path = spec.child("externalIPs").index(index);
+            if checks.ip(&path, ip) {
+                checks.endpoint_ip(&path, ip);
+            }
         }
         let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
         checks.required_one_of(&spec.child("type"), kind, &kinds);
@@ -164,7 +167,7 @@ fn check_cluster_ips(checks: &mut Checks, service: &Value) {
                 checks.invalid(&path, ips.clone(), "'None' must be the first and only value");
             }
         } else {
-            checks.ip(&path.index(index), ip, &[]);
+            checks.ip(&path.index(index), ip);
         }
     }
     let faulty = checks.errors.len() > before;
@@ -185,29 +188,6 @@ fn check_cluster_ips(checks: &mut Checks, service: &Value) {
                 checks.invalid(&path.index(index), *ip, &detail);
             }
         }
-    }
-}
-
-/// An address that traffic may be sent to.
-pub fn check_endpoint_ip(checks: &mut Checks, value: &str, path: &FieldPath) {
-    let Ok(ip) = value.parse::<IpAddr>() else {
-        return checks.ip(path, value, &[]);
-    };
-    if ip.is_unspecified() {
-        checks.invalid(path, value, &format!("may not be unspecified ({value})"));
-    }
-    if ip.is_loopback() {
-        checks.invalid(path, value, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
-    }
-    let (link_local, multicast) = match ip {
-        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(ip) => (ip.is_unicast_link_local(), ip.segments()[0] & 0xff0f == 0xff02),
-    };
-    if link_local {
-        checks.invalid(path, value, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
-    }
-    if multicast {
-        checks.invalid(path, value, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
     }
 }
 
@@ -250,7 +230,7 @@ fn check_load_balancer(checks: &mut Checks, service: &Value, spec: &FieldPath) {
             checks.forbidden(&path, DETAIL);
         }
         for (index, range) in ranges.iter().enumerate() {
-            checks.cidr(&path.index(index), range.trim(), &[]);
+            checks.cidr(&path.index(index), range.trim());
         }
     }
     let allocates = has(service, "spec.allocateLoadBalancerNodePorts");

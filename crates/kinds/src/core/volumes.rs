@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use super::volume_rules as rules;
 use crate::{
     cells::{created, name},
+    checks::path,
     object::{at, entries, has, list, remove, restore, same, set, text},
     resource::Strategy,
+    warnings,
 };
 
 /// `RWO,ROX,RWX,RWOP`, in that order, each once.
@@ -77,6 +79,49 @@ impl Strategy for PersistentVolume {
         if subresource.is_empty() { rules::check_volume_update(new, old) } else { Vec::new() }
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        let annotations = path("metadata").child("annotations");
+        for (key, words) in [
+            (
+                "volume.beta.kubernetes.io/storage-class",
+                r#"deprecated since v1.8; use "storageClassName" attribute instead"#,
+            ),
+            (
+                "volume.beta.kubernetes.io/mount-options",
+                r#"deprecated since v1.31; use "mountOptions" attribute instead"#,
+            ),
+        ] {
+            if at(new, "metadata.annotations").get(key).is_some() {
+                found.push(format!("{}: {words}", annotations.key(key)));
+            }
+        }
+        if text(new, "spec.persistentVolumeReclaimPolicy") == "Recycle" {
+            found.push(
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
+                 recommended approach is to use dynamic provisioning."
+                    .to_owned(),
+            );
+        }
+        let terms = "spec.nodeAffinity.required.nodeSelectorTerms";
+        for (index, term) in list(new, terms).iter().enumerate() {
+            warnings::node_selector_term(&mut found, term, false, &path(terms).index(index));
+        }
+        for (field, shown, words) in [
+            ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+            ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+            ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+            ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+            ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+            ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+        ] {
+            if has(at(new, "spec"), field) {
+                found.push(format!("spec.{shown}: {words}"));
+            }
+        }
+        found
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let claim = at(object, "spec.claimRef");
         let claim = if claim.is_null() {
@@ -142,6 +187,17 @@ impl Strategy for PersistentVolumeClaim {
 
     fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
         if subresource.is_empty() { rules::check_claim_update(new, old) } else { Vec::new() }
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+        let mut found = Vec::new();
+        if at(new, "metadata.annotations").get(CLASS).is_some() {
+            let path = path("metadata").child("annotations").key(CLASS);
+            found.push(format!(r#"{path}: deprecated since v1.8; use "storageClassName" attribute instead"#));
+        }
+        warnings::claim(&mut found, at(new, "spec"), &path("spec"));
+        found
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -51,14 +51,19 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::is_qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// A name of a resource anywhere.
-fn check_name(checks: &mut Checks, name: &str, path: &FieldPath) -> bool {
+/// More of it may be promised than there is.
+pub fn is_overcommitted(name: &str) -> bool {
+    is_native(name) && !is_huge(name)
+}
+
+/// A name of a resource anywhere. Whether it is fine so far.
+pub fn check_name(checks: &mut Checks, name: &str, path: &FieldPath) -> bool {
     let messages = names::is_qualified_name(name);
     if !messages.is_empty() {
         checks.each(path, name, messages);
@@ -72,7 +77,8 @@ fn check_name(checks: &mut Checks, name: &str, path: &FieldPath) -> bool {
     true
 }
 
-fn check_container_name(checks: &mut Checks, name: &str, path: &FieldPath) {
+/// A name of a resource that a container may ask for.
+pub fn check_container_name(checks: &mut Checks, name: &str, path: &FieldPath) {
     check_name(checks, name, path);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge(name) {

@@ -98,7 +98,7 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
     scheduling::check_tolerations(checks, list(spec, "tolerations"), &at_path("tolerations"));
     for (index, alias) in list(spec, "hostAliases").iter().enumerate() {
         let path = at_path("hostAliases").index(index);
-        checks.ip(&path.child("ip"), text(alias, "ip"), &[]);
+        checks.ip(&path.child("ip"), text(alias, "ip"));
         for (index, name) in list(alias, "hostnames").iter().enumerate() {
             checks.dns_subdomain(&path.child("hostnames").index(index), name.as_str().unwrap_or_default());
         }
@@ -209,7 +209,7 @@ fn check_dns_config(checks: &mut Checks, spec: &Value, path: &FieldPath) {
         checks.invalid(&path.child("nameservers"), servers.to_vec(), &detail);
     }
     for (index, server) in servers.iter().enumerate() {
-        checks.ip(&path.child("nameservers").index(index), server.as_str().unwrap_or_default(), &[]);
+        checks.ip(&path.child("nameservers").index(index), server.as_str().unwrap_or_default());
     }
     let searches: Vec<&str> = list(config, "searches").iter().filter_map(Value::as_str).collect();
     let searches_path = path.child("searches");
