@@ -9,7 +9,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use images::{Digest, Images};
 use k8s_cri::v1::{self as cri, image_service_server::ImageService as _};
-use runtime::image_service::ImageService;
+use runtime::ImageService;
 use serde_json::json;
 use tempfile::TempDir;
 use tonic::{Code, Request};

@@ -126,6 +126,7 @@ impl Cluster {
             taints: vec![],
             capacity: self.capacity.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
             reserved: Default::default(),
+            pod_cidr: None,
             max_pods: 110,
             policy: Policy { crash: curve(300), pull: curve(300), retry: curve(100) },
             server: None,
