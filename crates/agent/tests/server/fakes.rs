@@ -440,6 +440,7 @@ impl Node {
             taints: vec![],
             capacity: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            pod_cidr: None,
             max_pods: 110,
             policy: Default::default(),
             server: Some(ServerConfig {
