@@ -159,16 +159,27 @@ def ours():
 TEST_IMAGE = "bench/busybox:1"
 
 
-def busybox_image(program, folder):
-    """An image of Debian's static busybox in the cluster's store."""
-    root = folder / "rootfs"
+def target():
+    """Where cargo puts what it builds."""
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+def busybox_root(root):
+    """A root file system of Debian's static busybox."""
     (root / "bin").mkdir(parents=True)
-    (root / "tmp").mkdir()
+    for name in ("tmp", "proc", "dev", "sys", "etc"):
+        (root / name).mkdir()
     busybox = shutil.which("busybox") or sys.exit("no busybox: make deps installs it")
     shutil.copy(busybox, root / "bin/busybox")
     for applet in subprocess.run([busybox, "--list"], check=True, stdout=subprocess.PIPE, text=True).stdout.split():
         if applet != "busybox":
             os.symlink("busybox", root / "bin" / applet)
+    return root
+
+
+def busybox_image(program, folder):
+    """An image of it in the cluster's store."""
+    root = busybox_root(folder / "rootfs")
     archive = folder / "busybox.tar"
     subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
     subprocess.run([program, "image", "import", archive, "--rootfs", "--tag", TEST_IMAGE, "--data", folder],
