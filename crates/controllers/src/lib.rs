@@ -26,6 +26,34 @@ mod storms;
 pub mod testing;
 pub mod world;
 
+// the loops of the cluster itself
+pub mod about;
+pub mod backends;
+pub mod cluster_loops;
+pub mod disruption;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod ephemeral_volumes;
+#[cfg(test)]
+mod fixtures;
+pub mod garbage_collector;
+pub mod local_path;
+pub mod mirroring;
+pub mod namespaces;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod node_ttl;
+pub mod pod_gc;
+pub mod protection;
+pub mod quota;
+pub mod role_aggregation;
+pub mod root_ca;
+pub mod service_accounts;
+pub mod taint_eviction;
+pub mod token_secrets;
+pub mod ttl_after_finished;
+pub mod volumes;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 pub use plan::{Failure, Note, Outcome, PatchKind, Plan, Target, Write};
@@ -33,11 +61,21 @@ pub use world::{Change, Key, Kind, World};
 
 /// What the operator chooses about the loops.
 #[derive(Clone, Debug, Default)]
-pub struct Options {}
+pub struct Options {
+    /// The loops of the cluster itself and what they have to be told; only those of workloads if absent.
+    pub cluster: Option<cluster_loops::Settings>,
+}
 
 /// Every loop of the control plane.
 #[must_use]
-pub fn all(_options: &Options) -> Vec<Box<dyn Controller>> {
+pub fn all(options: &Options) -> Vec<Box<dyn Controller>> {
+    let mut loops = options.cluster.clone().map(cluster_loops::loops).unwrap_or_default();
+    loops.extend(workloads());
+    loops
+}
+
+/// The loops of workloads.
+fn workloads() -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(deployment::Deployments),
         Box::new(replicaset::replica_sets()),

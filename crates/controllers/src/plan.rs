@@ -1,6 +1,11 @@
 //! What a loop wants done.
 
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use std::path::PathBuf;
+
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, PersistentVolumeClaim},
+    jiff::Timestamp,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -94,6 +99,12 @@ pub enum Write {
     RequireAbsent { target: Target },
     /// Goes on only if a live list shows no object of this kind in the namespace.
     RequireNone { kind: Kind, namespace: String },
+    /// Goes on only if a live list shows no pod that uses this claim ([`crate::protection::uses`]).
+    RequireUnused { claim: Box<PersistentVolumeClaim> },
+    /// Makes a directory on a node, or finds it there.
+    MakeDirectory { node: String, path: PathBuf },
+    /// Removes a directory on a node with all that is in it; gone already is success.
+    RemoveDirectory { node: String, path: PathBuf },
     /// Posts to a subresource (`eviction`, `finalize`, `token`, …) with PUT or POST as the subresource has it.
     Post { target: Target, subresource: &'static str, object: Box<Value> },
 }
@@ -255,6 +266,23 @@ impl Write {
             *on_failure = failure;
         }
         self
+    }
+
+    /// Goes on only if a live read shows no object of a built-in kind in this place, or another one than the one of `uid`.
+    #[must_use]
+    pub fn require_absent<K: kube::Resource<DynamicType = ()>>(
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Self {
+        Self::RequireAbsent {
+            target: Target {
+                kind: Kind::of::<K>(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                uid: uid.to_owned(),
+            },
+        }
     }
 
     /// Goes on only if this very object is there, by a live read, and not being deleted.

@@ -145,10 +145,10 @@ fn filled(note: &Note, with: &str) -> Note {
 }
 
 impl Write {
-    /// The kind that is written.
+    /// The kind that is written or asked for; none when it is not about an object.
     #[must_use]
-    pub fn kind(&self) -> &Kind {
-        match self {
+    pub fn kind(&self) -> Option<&Kind> {
+        Some(match self {
             Self::Create { kind, .. }
             | Self::Update { kind, .. }
             | Self::DeleteCollection { kind, .. }
@@ -158,7 +158,10 @@ impl Write {
             | Self::Require { target, .. }
             | Self::RequireAbsent { target }
             | Self::Post { target, .. } => &target.kind,
-        }
+            Self::RequireUnused { .. } | Self::MakeDirectory { .. } | Self::RemoveDirectory { .. } => {
+                return None;
+            }
+        })
     }
 
     /// The body of a patch with the UID that its target must have, as each sort of patch says so.

@@ -15,4 +15,4 @@ mod watches;
 
 pub use core::{Core, Id, Work};
 pub use execute::{Answer, Report, Server, execute};
-pub use shell::run;
+pub use shell::{run, run_with_disks};

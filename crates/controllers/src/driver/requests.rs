@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Method, Request};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::execute::{Answer, Answered, Server};
 use crate::{
+    local_path::{self, Directories},
     plan::{Failure, PatchKind, Target, Write},
+    protection,
     world::Kind,
 };
 
@@ -25,6 +29,8 @@ pub struct Requests {
     slots: Arc<Semaphore>,
     /// The loop, as field manager of server-side apply.
     name: &'static str,
+    /// The disks of nodes, where they can be reached.
+    directories: Option<Arc<dyn Directories>>,
 }
 
 /// An error as the API tells it; code 0 when there was no answer.
@@ -113,7 +119,27 @@ impl Requests {
     /// For the loop `name`.
     #[must_use]
     pub fn new(client: Client, slots: Arc<Semaphore>, name: &'static str) -> Self {
-        Self { client, slots, name }
+        Self { client, slots, name, directories: None }
+    }
+
+    /// The same, with the disks of nodes.
+    #[must_use]
+    pub fn with(self, directories: Option<Arc<dyn Directories>>) -> Self {
+        Self { directories, ..self }
+    }
+
+    /// Makes or removes a directory, away from the tasks that must not block.
+    async fn on_disk(&self, write: &Write) -> Result<Answered, Wrong> {
+        let Some(directories) = self.directories.clone() else {
+            return Err(Wrong::precondition("Directory", "no disk of a node can be reached from here"));
+        };
+        let write = write.clone();
+        let done = tokio::task::spawn_blocking(move || local_path::perform(&write, &*directories)).await;
+        match done {
+            Ok(Ok(())) => Ok(nothing("")),
+            Ok(Err(failure)) => Err(Wrong::precondition(&failure.reason, failure.message)),
+            Err(error) => Err(Wrong::precondition("Directory", error.to_string())),
+        }
     }
 
     async fn call(&self, method: Method, path: String, body: Option<(&str, Value)>) -> Result<Value, Wrong> {
@@ -213,6 +239,21 @@ impl Requests {
                 }
                 Ok(nothing(""))
             }
+            Write::RequireUnused { claim } => {
+                let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+                let path = collection(&Kind::of::<Pod>(), namespace);
+                let found = self.call(Method::GET, path, None).await?;
+                let pods = found["items"].as_array().into_iter().flatten();
+                let mut pods = pods.filter_map(|pod| Pod::deserialize(pod).ok());
+                match pods.find(|pod| protection::uses(pod, claim)) {
+                    None => Ok(nothing("")),
+                    Some(pod) => {
+                        let name = pod.metadata.name.unwrap_or_default();
+                        Err(Wrong::precondition("InUse", format!("pod {name} uses the claim")))
+                    }
+                }
+            }
+            Write::MakeDirectory { .. } | Write::RemoveDirectory { .. } => self.on_disk(write).await,
             Write::Post { target, subresource, object: body } => {
                 let method = match *subresource {
                     "finalize" | "approval" | "scale" | "status" => Method::PUT,

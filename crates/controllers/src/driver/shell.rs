@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     Controller,
+    local_path::Directories,
     world::{Kind, Served},
 };
 
@@ -39,6 +40,15 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Runs loops until the future is dropped. Broken connections are taken up again; a loop runs as soon as all that it
 /// watches is listed.
 pub async fn run(client: Client, loops: Vec<Box<dyn Controller>>) {
+    run_with_disks(client, loops, None).await;
+}
+
+/// As [`run`], for loops that make directories on nodes.
+pub async fn run_with_disks(
+    client: Client,
+    loops: Vec<Box<dyn Controller>>,
+    directories: Option<Arc<dyn Directories>>,
+) {
     let everything = loops.iter().any(|l| l.watches_everything());
     let core = Core::new(loops);
     let (watches, mut told) = Watches::new(client.clone());
@@ -55,6 +65,7 @@ pub async fn run(client: Client, loops: Vec<Box<dyn Controller>>) {
         slots: Arc::new(Semaphore::new(REQUESTS)),
         bare: HashMap::new(),
         unlisted: None,
+        directories,
     };
     driver.watch_typed(everything);
     let mut look = everything.then(tokio::time::Instant::now);
@@ -132,6 +143,8 @@ struct Driver {
     bare: HashMap<Kind, AbortHandle>,
     /// Of those, the ones not yet listed, until they all are.
     unlisted: Option<Vec<Kind>>,
+    /// The disks of nodes, where they can be reached.
+    directories: Option<Arc<dyn Directories>>,
 }
 
 impl Driver {
@@ -222,7 +235,8 @@ impl Driver {
             if work.plan.steps.is_empty() {
                 continue;
             }
-            let requests = Requests::new(self.client.clone(), self.slots.clone(), name);
+            let requests =
+                Requests::new(self.client.clone(), self.slots.clone(), name).with(self.directories.clone());
             self.running.spawn(async move {
                 let report = execute(&work.plan, &requests).await;
                 (work.id, report)

@@ -3,20 +3,24 @@
 //! What it leaves out: authentication, admission (but for a hook), server-side apply, watches from a past revision.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use apimachinery::{ApiError, defaults, meta, names, patch, structure};
 use chrono::{DateTime, TimeDelta, Utc};
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod},
+    jiff::Timestamp,
+};
 use kinds::{Generation, Resource};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::{
     plan::PatchKind,
-    world::{Key, Kind},
+    world::{Key, Kind, Served},
 };
 
 /// Kind, namespace and name.
@@ -60,6 +64,7 @@ struct State {
 /// The server.
 pub struct Api {
     state: Mutex<State>,
+    directories: Mutex<BTreeSet<(String, PathBuf)>>,
 }
 
 fn resource(kind: &Kind) -> Result<&'static Arc<Resource>, ApiError> {
@@ -76,12 +81,34 @@ fn kind_of(object: &Value) -> Result<Kind, ApiError> {
         .iter()
         .find(|r| *r.group == *group && *r.version == *version && *r.kind == *name)
         .ok_or_else(|| ApiError::bad_request(format!("no kind {name:?} in {api_version:?}")))?;
-    Ok(Kind {
-        group: found.group.to_string().into(),
-        version: found.version.to_string().into(),
-        kind: found.kind.to_string().into(),
-        plural: found.plural.to_string().into(),
-    })
+    Ok(kind_named(found))
+}
+
+/// What this server serves, of what can be listed, watched and deleted.
+#[must_use]
+pub fn served() -> Vec<Served> {
+    let verbs = |r: &Resource| r.verbs.iter().map(ToString::to_string).collect::<Vec<_>>();
+    kinds::all()
+        .iter()
+        .filter(|r| ["delete", "list", "watch"].iter().all(|verb| r.verbs.iter().any(|v| **v == **verb)))
+        .map(|r| Served { kind: kind_named(r), namespaced: r.namespaced, verbs: verbs(r) })
+        .collect()
+}
+
+fn kind_named(resource: &Resource) -> Kind {
+    Kind {
+        group: resource.group.to_string().into(),
+        version: resource.version.to_string().into(),
+        kind: resource.kind.to_string().into(),
+        plural: resource.plural.to_string().into(),
+    }
+}
+
+/// A namespace goes only when its own finalizers are gone, too.
+fn is_held(kind: &Kind, object: &Value) -> bool {
+    let own = kind.plural == "namespaces"
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    own || meta::finalizers(object).next().is_some()
 }
 
 fn shape(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
@@ -115,7 +142,13 @@ impl Api {
                 random: StdRng::seed_from_u64(seed),
                 admission: None,
             }),
+            directories: Mutex::default(),
         }
+    }
+
+    /// The directories that loops have made, with the nodes that they are on.
+    pub fn directories(&self) -> MutexGuard<'_, BTreeSet<(String, PathBuf)>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -209,6 +242,20 @@ impl Api {
         })
     }
 
+    /// PUT of a namespace's `finalize`: takes over `spec.finalizers` and nothing else.
+    ///
+    /// # Errors
+    /// As the API server's.
+    pub fn finalize(&self, name: &str, object: &Value) -> Result<Arc<Value>, ApiError> {
+        let place = (Kind::of::<Namespace>(), String::new(), name.to_owned());
+        self.state().change(&place, "finalize", |old| {
+            let mut new = old.clone();
+            new["spec"]["finalizers"] = object["spec"]["finalizers"].clone();
+            new["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+            Ok(new)
+        })
+    }
+
     /// Gives a pod its node, as the binding subresource does; a pod that is gone or has one already is left alone.
     pub fn bind(&self, key: &Key, uid: &str, node: &str) {
         let mut state = self.state();
@@ -238,6 +285,22 @@ impl Api {
 impl State {
     fn admitted(&self, verb: &str, kind: &Kind, object: &Value) -> Result<(), ApiError> {
         self.admission.as_ref().map_or(Ok(()), |admission| admission(verb, kind, object))
+    }
+
+    /// Nothing is made in a namespace that is being deleted.
+    fn open(&self, resource: &Resource, object: &Value) -> Result<(), ApiError> {
+        let namespace = meta::namespace(object);
+        let place = (Kind::of::<Namespace>(), String::new(), namespace.to_owned());
+        if self.objects.get(&place).is_none_or(|n| meta::deletion_timestamp(n).is_none()) {
+            return Ok(());
+        }
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut error = ApiError::forbidden(&resource.group, &resource.plural, meta::name(object), &why);
+        let mut details = error.details.take().unwrap_or_default();
+        details["causes"] = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]);
+        error.details = Some(details);
+        Err(error)
     }
 
     fn create(&mut self, mut object: Value) -> Result<Arc<Value>, ApiError> {
@@ -271,6 +334,7 @@ impl State {
         if !errors.is_empty() {
             return Err(ApiError::invalid(&resource.group, &resource.kind, &name, &errors));
         }
+        self.open(resource, &object)?;
         self.admitted("create", &kind, &object)?;
         let place = (kind, meta::namespace(&object).to_owned(), name);
         if self.objects.contains_key(&place) {
@@ -314,7 +378,7 @@ impl State {
         }
         let grace = new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
         let leaves = meta::deletion_timestamp(&new).is_some() && grace == 0;
-        if leaves && meta::finalizers(&new).next().is_none() {
+        if leaves && !is_held(&place.0, &new) {
             return Ok(self.erase(place, new));
         }
         Ok(self.commit(place.clone(), new))
@@ -338,9 +402,12 @@ impl State {
             propagate(resource, &mut new, deletion.propagation);
         }
         let grace = grace(resource, &new, deletion.grace);
-        if grace == 0 && meta::finalizers(&new).next().is_none() {
+        if grace == 0 && !is_held(&place.0, &new) {
             self.erase(place, new);
             return Ok(None);
+        }
+        if place.0.plural == "namespaces" {
+            new["status"]["phase"] = "Terminating".into();
         }
         let metadata = &mut new["metadata"];
         let shorter = metadata["deletionGracePeriodSeconds"].as_i64().is_some_and(|before| grace < before);

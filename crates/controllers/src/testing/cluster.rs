@@ -32,7 +32,8 @@ use crate::{
         registry::{Typed, types},
     },
     plan::{Failure, Note, PatchKind, Target, Write},
-    world::{Kind, Seen},
+    protection,
+    world::{Bare, Kind, Seen},
 };
 
 /// How one run differs from the next.
@@ -209,12 +210,20 @@ impl Cluster {
     }
 
     fn decode(&self, kind: &Kind, object: &Value) -> Option<Arc<dyn Seen>> {
-        let typed = self.types.iter().find(|t| t.kind == *kind)?;
-        (typed.decode)(object.clone()).ok()
+        match self.types.iter().find(|t| t.kind == *kind) {
+            Some(typed) => (typed.decode)(object.clone()).ok(),
+            None => Some(Arc::new(Bare { meta: serde_json::from_value(object["metadata"].clone()).ok()? })),
+        }
     }
 
     /// Lists every watched kind.
     fn list(&mut self) {
+        let everything = self.core.loops().iter().any(|l| l.watches_everything());
+        let served = if everything { super::api::served() } else { Vec::new() };
+        for kind in served.iter().map(|s| &s.kind) {
+            self.core.also_watched(kind);
+        }
+        self.core.world_mut().set_served(served);
         let mut kinds: Vec<Kind> = self.core.watched().cloned().collect();
         kinds.sort();
         for kind in kinds {
@@ -227,6 +236,7 @@ impl Cluster {
             }
             self.core.listed(&kind, |_| true, revision, self.now);
         }
+        self.core.completed(self.now);
     }
 
     /// Delivers changes. Whether there were any.
@@ -493,6 +503,25 @@ fn perform(api: &Api, write: &Write) -> Result<Answered, ApiError> {
             Some(_) => Err(precondition("there are objects")),
             None => Ok(nothing("")),
         },
+        Write::RequireUnused { claim } => {
+            let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+            let pods = api.list(&Kind::of::<k8s_openapi::api::core::v1::Pod>(), namespace);
+            let used = pods.iter().any(|pod| {
+                serde_json::from_value(Value::clone(pod)).is_ok_and(|pod| protection::uses(&pod, claim))
+            });
+            if used { Err(precondition("a pod uses the claim")) } else { Ok(nothing("")) }
+        }
+        Write::MakeDirectory { node, path } => {
+            api.directories().insert((node.clone(), path.clone()));
+            Ok(nothing(""))
+        }
+        Write::RemoveDirectory { node, path } => {
+            api.directories().remove(&(node.clone(), path.clone()));
+            Ok(nothing(""))
+        }
+        Write::Post { target, subresource: "finalize", object } => {
+            Ok(written(&target.kind, &*api.finalize(&target.name, object)?))
+        }
         Write::Post { .. } => Err(ApiError::other(405, "MethodNotAllowed", "no such subresource here")),
     }
 }
