@@ -21,6 +21,8 @@ pub mod pod_template;
 pub mod replicaset;
 pub mod revisions;
 pub mod statefulset;
+#[cfg(test)]
+mod storms;
 pub mod testing;
 pub mod world;
 

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Pod, ReplicationController},
+    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    batch::v1::Job,
+    core::v1::{Node, Pod, ReplicationController},
     events::v1::Event,
 };
 use kube::{
@@ -74,7 +75,7 @@ impl Cluster {
     }
 }
 
-/// Makes every pod run and be ready.
+/// Makes every pod run and be ready; those of Jobs succeed.
 async fn play_kubelet(client: Client) {
     let events = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff();
     let mut pods = events.applied_objects().boxed();
@@ -83,8 +84,10 @@ async fn play_kubelet(client: Client) {
             continue;
         }
         let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let status = json!({"status": {"phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+        let ends = pod.labels().contains_key("job-name");
+        let phase = if ends { "Succeeded" } else { "Running" };
+        let status = json!({"status": {"phase": phase,
+            "conditions": [{"type": "Ready", "status": if ends { "False" } else { "True" }, "lastTransitionTime": now}]}});
         let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap());
         // A pod that is gone by now needs no status.
         let _ = api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
@@ -172,5 +175,99 @@ async fn a_deleted_pod_is_replaced() {
         }
     };
     within(20, "another pod has come", replaced).await;
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_gets_its_claims_and_is_updated_in_order() {
+    let mut cluster = Cluster::start().await;
+    cluster
+        .create::<StatefulSet>(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
+            "spec": {"replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                    "resources": {"requests": {"storage": "1Gi"}}}}],
+                "template": {"metadata": {"labels": {"app": "db"}},
+                    "spec": {"containers": [{"name": "c", "image": "v1"}]}}}}))
+        .await;
+    let settled = |set: Option<&StatefulSet>| {
+        set.is_some_and(|set| {
+            let Some(status) = &set.status else { return false };
+            status.observed_generation == set.metadata.generation
+                && status.updated_replicas == Some(3)
+                && status.available_replicas == Some(3)
+                && status.current_revision == status.update_revision
+        })
+    };
+    let done = await_condition(cluster.api::<StatefulSet>(), "db", settled);
+    within(60, "three pods run", done).await.unwrap();
+    let claims = cluster.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>();
+    let mut names: Vec<String> =
+        claims.list(&Default::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+    names.sort();
+    assert_eq!(names, ["data-db-0", "data-db-1", "data-db-2"]);
+    let patch = Patch::Strategic(
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}}),
+    );
+    cluster.api::<StatefulSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
+    let done = await_condition(cluster.api::<StatefulSet>(), "db", settled);
+    within(60, "all are updated", done).await.unwrap();
+    let pods = cluster.api::<Pod>().list(&Default::default()).await.unwrap();
+    let new = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2");
+    assert!(pods.items.len() == 3 && pods.iter().all(new));
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_set_follows_the_nodes() {
+    let mut cluster = Cluster::start().await;
+    let nodes = Api::<Node>::all(cluster.client.clone());
+    for name in ["one", "two"] {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+    }
+    cluster
+        .create::<DaemonSet>(
+            json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent"},
+            "spec": {"selector": {"matchLabels": {"app": "agent"}},
+                "template": {"metadata": {"labels": {"app": "agent"}},
+                    "spec": {"containers": [{"name": "c", "image": "v1"}]}}}}),
+        )
+        .await;
+    fn available(count: i32) -> impl Fn(Option<&DaemonSet>) -> bool {
+        move |set| {
+            let status = set.and_then(|s| s.status.as_ref());
+            status.is_some_and(|s| s.number_available == Some(count) && s.desired_number_scheduled == count)
+        }
+    }
+    let done = await_condition(cluster.api::<DaemonSet>(), "agent", available(2));
+    within(60, "there is a pod on each node", done).await.unwrap();
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "three"}})).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let done = await_condition(cluster.api::<DaemonSet>(), "agent", available(3));
+    within(60, "the new node has one too", done).await.unwrap();
+    cluster.tasks.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_counted_to_its_end() {
+    let mut cluster = Cluster::start().await;
+    cluster
+        .create::<Job>(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "sum"},
+            "spec": {"completions": 20, "parallelism": 7, "completionMode": "Indexed",
+                "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}))
+        .await;
+    let complete = |job: Option<&Job>| {
+        let status = job.and_then(|job| job.status.as_ref());
+        status.is_some_and(|s| {
+            s.conditions.iter().flatten().any(|c| c.type_ == "Complete" && c.status == "True")
+        })
+    };
+    let done = await_condition(cluster.api::<Job>(), "sum", complete);
+    let job = within(60, "it is complete", done).await.unwrap().unwrap();
+    let status = job.status.unwrap();
+    assert_eq!((status.succeeded, status.completed_indexes.as_deref()), (Some(20), Some("0-19")));
+    assert_eq!((status.active, status.ready, status.terminating), (None, Some(0), Some(0)));
+    let pods = cluster.api::<Pod>().list(&Default::default()).await.unwrap();
+    assert!(pods.iter().all(|pod| pod.finalizers().is_empty()));
     cluster.tasks.shutdown().await;
 }
