@@ -129,7 +129,8 @@ impl Control {
         config.admission = admission::chain(Arc::clone(&rbac));
         config.anonymous = true;
         config.service_cidrs = vec![IpNet::V4(addresses.services)];
-        config.advertise = Some((addresses.advertise, listener_port));
+        // Nobody else reaches a loopback address: the Service `kubernetes` has no endpoints then.
+        config.advertise = Some((addresses.advertise, listener_port)).filter(|(ip, _)| !ip.is_loopback());
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
         config.bootstrap.extend(own_objects(addresses));
         config.issuer = Some(issuer);
