@@ -1,6 +1,7 @@
 //! Which form an answer takes (`Accept`) and a body has (`Content-Type`).
 //!
-//! Source: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. JSON and YAML; protobuf is read, not offered.
+//! Source: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. JSON and YAML for all,
+//! protobuf for built-in kinds.
 
 use apimachinery::ApiError;
 use http::{HeaderMap, header};
@@ -21,11 +22,26 @@ pub enum Transform {
     PartialList,
 }
 
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// JSON
+    #[default]
+    Json,
+    /// YAML
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
+}
+
+/// The media type of Kubernetes' protobuf.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Media {
-    /// YAML instead of JSON.
-    pub yaml: bool,
+    /// How it is written.
+    pub form: Form,
     /// Indented.
     pub pretty: bool,
     /// See [`Transform`].
@@ -38,10 +54,11 @@ impl Media {
     /// The `Content-Type` of a document.
     #[must_use]
     pub fn content_type(self) -> &'static str {
-        match (self.yaml, self.aggregated) {
+        match (self.form, self.aggregated) {
             (_, true) => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-            (true, _) => "application/yaml",
-            _ => "application/json",
+            (Form::Json, _) => "application/json",
+            (Form::Yaml, _) => "application/yaml",
+            (Form::Protobuf, _) => PROTOBUF,
         }
     }
 }
@@ -83,11 +100,12 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
     list
 }
 
-fn accept_clause(clause: &Clause<'_>, offer: Offer) -> Option<Media> {
+fn accept_clause(clause: &Clause<'_>, offer: Offer, protobuf: bool) -> Option<Media> {
     let mut media = Media::default();
     match clause.media {
         "application/json" | "*/*" | "application/*" => {}
-        "application/yaml" if offer != Offer::Watch => media.yaml = true,
+        "application/yaml" if offer != Offer::Watch => media.form = Form::Yaml,
+        PROTOBUF if protobuf => media.form = Form::Protobuf,
         _ => return None,
     }
     let get = |name: &str| clause.parameters.iter().find(|(k, _)| *k == name).map(|(_, v)| *v);
@@ -101,11 +119,14 @@ fn accept_clause(clause: &Clause<'_>, offer: Offer) -> Option<Media> {
     let group = (get("g").unwrap_or_default(), get("v").unwrap_or_default());
     let meta = matches!(group, ("meta.k8s.io", "v1" | "v1beta1"));
     media.transform = match (kind, offer) {
-        ("Table", Offer::Object | Offer::List | Offer::Watch) if meta => Transform::Table,
+        // Upstream has no protobuf form of tables.
+        ("Table", Offer::Object | Offer::List | Offer::Watch) if meta && media.form != Form::Protobuf => {
+            Transform::Table
+        }
         ("PartialObjectMetadata", Offer::Object | Offer::Watch) if meta => Transform::Partial,
         ("PartialObjectMetadataList", Offer::List) if meta => Transform::PartialList,
         ("APIGroupDiscoveryList", Offer::Discovery)
-            if group == ("apidiscovery.k8s.io", "v2") && !media.yaml =>
+            if group == ("apidiscovery.k8s.io", "v2") && media.form == Form::Json =>
         {
             media.aggregated = true;
             Transform::None
@@ -115,8 +136,8 @@ fn accept_clause(clause: &Clause<'_>, offer: Offer) -> Option<Media> {
     Some(media)
 }
 
-/// The form for `headers`; 406 when nothing on offer is accepted.
-pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Media, ApiError> {
+/// The form for `headers`; 406 when nothing on offer is accepted. `protobuf`: it is on offer.
+pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer, protobuf: bool) -> Result<Media, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let browser = headers
         .get(header::USER_AGENT)
@@ -125,7 +146,8 @@ pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Media,
     let mut media = if accept.trim().is_empty() {
         Media::default()
     } else {
-        clauses(accept).iter().find_map(|c| accept_clause(c, offer)).ok_or_else(|| not_acceptable(offer))?
+        let found = clauses(accept).iter().find_map(|c| accept_clause(c, offer, protobuf));
+        found.ok_or_else(|| not_acceptable(offer, protobuf))?
     };
     media.pretty = match query.get("pretty") {
         Some(text) => text != "false" && text != "0",
@@ -134,11 +156,14 @@ pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Media,
     Ok(media)
 }
 
-fn not_acceptable(offer: Offer) -> ApiError {
-    let list = if offer == Offer::Watch {
-        "application/json;stream=watch"
-    } else {
-        "application/json, application/yaml"
+fn not_acceptable(offer: Offer, protobuf: bool) -> ApiError {
+    let list = match (offer, protobuf) {
+        (Offer::Watch, false) => "application/json;stream=watch",
+        (Offer::Watch, true) => {
+            "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        }
+        (_, false) => "application/json, application/yaml",
+        (_, true) => "application/json, application/yaml, application/vnd.kubernetes.protobuf",
     };
     ApiError::other(406, "NotAcceptable", format!("only the following media types are accepted: {list}"))
 }
@@ -166,7 +191,7 @@ pub fn body(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     match media_type(headers).as_str() {
         "" | "application/json" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        PROTOBUF => Ok(Encoding::Protobuf),
         _ => Err(unsupported("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
     }
 }
@@ -188,7 +213,7 @@ mod tests {
     fn ask(accept: &str, offer: Offer) -> Result<Media, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        answer(&headers, &Query::default(), offer)
+        answer(&headers, &Query::default(), offer, false)
     }
 
     #[test]

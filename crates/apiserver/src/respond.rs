@@ -13,7 +13,7 @@ use crate::{
     body::Body,
     catalogue::Served,
     encoding,
-    negotiate::{Media, Transform},
+    negotiate::{Form, Media, PROTOBUF, Transform},
     table,
 };
 
@@ -35,7 +35,13 @@ pub fn text(status: u16, text: impl Into<String>) -> Response {
 /// A JSON document in the asked form.
 #[must_use]
 pub fn document(status: u16, media: Media, value: &Value) -> Response {
-    let bytes = if media.yaml {
+    if media.form == Form::Protobuf {
+        return match protobuf(value) {
+            Some(bytes) => plain(status, PROTOBUF, bytes),
+            None => document(status, Media { form: Form::Json, ..media }, value),
+        };
+    }
+    let bytes = if media.form == Form::Yaml {
         serde_yaml_ng::to_string(value).unwrap_or_default().into_bytes()
     } else if media.pretty {
         serde_json::to_vec_pretty(value).unwrap_or_default()
@@ -45,6 +51,12 @@ pub fn document(status: u16, media: Media, value: &Value) -> Response {
         bytes
     };
     plain(status, media.content_type(), bytes)
+}
+
+/// The protobuf form of a document, if it has one.
+pub fn protobuf(value: &Value) -> Option<Vec<u8>> {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    kinds::protobuf::encode(value, text("apiVersion"), text("kind"))
 }
 
 /// The `Status` of an error.
@@ -81,7 +93,7 @@ pub fn object(
     query: &crate::request::Query,
 ) -> Result<Response, ApiError> {
     match media.transform {
-        Transform::None if !media.yaml && !media.pretty => {
+        Transform::None if media.form == Form::Json && !media.pretty => {
             Ok(plain(status, "application/json", Body::from(whole(served, wire))))
         }
         Transform::None => {

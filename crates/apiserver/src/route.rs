@@ -26,6 +26,7 @@ pub(crate) async fn dispatch(
     }
     let found = inner.served(&call.info.group, &call.info.version, &call.info.resource);
     let Some(served) = found else { return unknown(inner, call, body).await };
+    call.protobuf = served.resource.builtin;
     if let Some(warning) = &served.deprecation {
         call.warnings.push(warning.clone());
     }

@@ -65,6 +65,8 @@ pub(crate) struct Call {
     pub warnings: Vec<String>,
     /// Lets a connection be taken over (exec, port-forward); only on the network listener.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// What it asks for has a protobuf form.
+    pub protobuf: bool,
     /// Path and query as they came, for proxying.
     pub uri: http::Uri,
 }
@@ -95,13 +97,14 @@ impl Call {
             now: (inner.config.now)(),
             warnings: Vec::new(),
             upgrade: None,
+            protobuf: false,
             uri: http::Uri::default(),
         }
     }
 
     /// The form of the answer.
     pub fn media(&self, offer: Offer) -> Result<Media, ApiError> {
-        negotiate::answer(&self.headers, &self.query, offer)
+        negotiate::answer(&self.headers, &self.query, offer, self.protobuf)
     }
 
     /// What authorizers and admission plugins see.
@@ -235,6 +238,7 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
         now: (inner.config.now)(),
         warnings: Vec::new(),
         upgrade,
+        protobuf: false,
         uri: parts.uri.clone(),
         headers: HeaderMap::new(),
     };

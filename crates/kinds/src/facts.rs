@@ -167,6 +167,11 @@ impl<'t> Table<'t> {
         self.types.get(name)
     }
 
+    /// Every type with its name, in no order.
+    pub fn types(&self) -> impl Iterator<Item = (&'t str, &TypeFacts<'t>)> {
+        self.types.iter().map(|(name, facts)| (*name, facts))
+    }
+
     /// How many types there are.
     #[must_use]
     pub fn type_count(&self) -> usize {

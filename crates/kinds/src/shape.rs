@@ -49,7 +49,10 @@ impl<'t> Shapes<'t> {
             return Arc::clone(made);
         }
         if self.open.contains(&expression) {
-            return self.schema("open");
+            // The name stays, so that what is published can refer to itself.
+            let name = self.openapi_name(expression);
+            let cut = Schema { name: Some(name), ..self.scalar("open") };
+            return Arc::new(cut);
         }
         let schema = if let Some(item) = expression.strip_prefix("[]") {
             Schema { kind: Some(Type::Array), items: Some(self.schema(item)), ..Schema::default() }
@@ -66,6 +69,16 @@ impl<'t> Shapes<'t> {
         let made = Arc::new(schema);
         self.made.insert(expression.to_owned(), Arc::clone(&made));
         made
+    }
+
+    /// `io.k8s.api.core.v1.Pod` of `core.v1.Pod`.
+    fn openapi_name(&mut self, expression: &str) -> Arc<str> {
+        let package = match expression.split('.').next() {
+            Some("meta") => "io.k8s.apimachinery.pkg.apis.",
+            Some("apiextensions") => "io.k8s.apiextensions-apiserver.pkg.apis.",
+            _ => "io.k8s.api.",
+        };
+        self.name(&format!("{package}{expression}"))
     }
 
     fn scalar(&mut self, word: &str) -> Schema {
@@ -97,6 +110,7 @@ impl<'t> Shapes<'t> {
     fn structure(&mut self, name: &'t str) -> Schema {
         let table = self.table;
         let Some(facts) = table.type_of(name) else { return Schema::any() };
+        let openapi_name = self.openapi_name(name);
         let mut properties = BTreeMap::new();
         let mut required = Vec::new();
         for field in &facts.fields {
@@ -108,6 +122,7 @@ impl<'t> Shapes<'t> {
             properties.insert(key, schema);
         }
         Schema {
+            name: Some(openapi_name),
             kind: Some(Type::Object),
             properties,
             required,

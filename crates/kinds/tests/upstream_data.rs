@@ -134,3 +134,36 @@ fn upstreams_protobuf_of_every_kind_reads_as_its_json() {
     assert!(compared > 30, "only {compared} fixtures were found in {}", folder.display());
     assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
 }
+
+#[test]
+fn every_kinds_json_is_written_as_upstreams_protobuf_to_the_byte() {
+    let folder = match fixtures() {
+        Ok(folder) => folder,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let mut compared = 0;
+    let mut faults = Vec::new();
+    for resource in kinds::all() {
+        let group = if resource.group.is_empty() { "core" } else { &resource.group };
+        let name = format!("{group}.{}.{}", resource.version, resource.kind);
+        let (Ok(pb), Ok(json)) = (
+            fs::read(folder.join(format!("{name}.pb"))),
+            fs::read_to_string(folder.join(format!("{name}.json"))),
+        ) else {
+            continue;
+        };
+        let object: Value = serde_json::from_str(&json).unwrap();
+        let ours = kinds::protobuf::encode(&object, &resource.api_version(), &resource.kind).unwrap();
+        if ours != pb {
+            let at = ours.iter().zip(&pb).take_while(|(a, b)| a == b).count();
+            let near = |bytes: &[u8]| {
+                let part = &bytes[at.saturating_sub(40)..(at + 20).min(bytes.len())];
+                String::from_utf8_lossy(part).into_owned()
+            };
+            faults.push(format!("{name} at {at}: {:?} for {:?}", near(&ours), near(&pb)));
+        }
+        compared += 1;
+    }
+    assert!(compared > 30, "only {compared} fixtures were found in {}", folder.display());
+    assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
+use kinds::protobuf::ListWriter;
 use serde_json::{Value, json};
 use store::{Entry, ReadError, Revision};
 
@@ -13,7 +14,7 @@ use crate::{
     body::Body,
     catalogue::Served,
     encoding,
-    negotiate::{Media, Offer, Transform},
+    negotiate::{Form, Media, Offer, PROTOBUF, Transform},
     options::{At, Continue, List},
     respond,
     selection::Selection,
@@ -144,6 +145,9 @@ pub(crate) fn answer(
     now: DateTime<Utc>,
 ) -> Result<Response, ApiError> {
     let resource = &served.resource;
+    if media.form == Form::Protobuf {
+        return protobuf(served, media, &found);
+    }
     match media.transform {
         Transform::Table => {
             let include = table::Include::parse(call.query.text("includeObject"))?;
@@ -185,7 +189,7 @@ pub(crate) fn answer(
                 format!(r#"{{"apiVersion":"{version}","kind":"{kind}","metadata":{metadata},"items":["#)
             };
             let pieces = pieces(served.clone(), head, found.entries);
-            if media.yaml || media.pretty {
+            if media.form == Form::Yaml || media.pretty {
                 let mut all = BytesMut::new();
                 for piece in pieces {
                     all.put_slice(&piece?);
@@ -204,8 +208,28 @@ pub(crate) fn answer(
     }
 }
 
+/// The list as protobuf, whose length stands before it.
+fn protobuf(served: &Served, media: Media, found: &Found) -> Result<Response, ApiError> {
+    let partial = media.transform != Transform::None;
+    let (api_version, kind, list_kind) = if partial {
+        ("meta.k8s.io/v1", "PartialObjectMetadata", "PartialObjectMetadataList")
+    } else {
+        (&*served.api_version, &*served.resource.kind, &*served.resource.list_kind)
+    };
+    let mut list = ListWriter::new(api_version, kind, &list_metadata(found))
+        .ok_or_else(|| ApiError::internal(format!("{kind} has no protobuf form")))?;
+    for entry in &found.entries {
+        if partial {
+            list.item(&respond::partial(&entry.value)?);
+        } else {
+            list.item(&served.object(entry)?);
+        }
+    }
+    Ok(respond::plain(200, PROTOBUF, list.finish(api_version, list_kind)))
+}
+
 fn whole(media: Media, bytes: Bytes) -> Result<Response, ApiError> {
-    if media.yaml || media.pretty {
+    if media.form == Form::Yaml || media.pretty {
         let value = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
         return Ok(respond::document(200, media, &value));
     }

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt as _;
+use kinds::protobuf::encode_watch_event;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use store::{Event, Revision, Store, Watch, WatchItem};
@@ -15,7 +16,7 @@ use crate::{
     body::Body,
     catalogue::Served,
     encoding,
-    negotiate::{Media, Offer, Transform},
+    negotiate::{Form, Media, Offer, Transform},
     options::List,
     respond,
     selection::Selection,
@@ -67,7 +68,11 @@ pub(crate) async fn watch(
         let piece = state.next().await?;
         Some((piece, state))
     });
-    Ok(respond::plain(200, "application/json", Body::chunks(stream)))
+    let content_type = match media.form {
+        Form::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Form::Json | Form::Yaml => "application/json",
+    };
+    Ok(respond::plain(200, content_type, Body::chunks(stream)))
 }
 
 struct Begin {
@@ -240,6 +245,12 @@ struct Format {
 impl Format {
     fn put(&mut self, out: &mut BytesMut, kind: &str, wire: &Bytes) -> Result<(), ApiError> {
         match self.media.transform {
+            Transform::None if self.media.form == Form::Protobuf => {
+                let served = &self.served;
+                let object = encoding::decode(wire, &served.api_version, &served.resource.kind)?;
+                self.line(out, kind, &object);
+                Ok(())
+            }
             Transform::None => {
                 out.reserve(wire.len() + self.served.head.len() + 40);
                 out.put_slice(br#"{"type":""#);
@@ -251,7 +262,7 @@ impl Format {
                 Ok(())
             }
             Transform::Partial | Transform::PartialList => {
-                line(out, kind, &respond::partial(wire)?);
+                self.line(out, kind, &respond::partial(wire)?);
                 Ok(())
             }
             Transform::Table => {
@@ -260,7 +271,7 @@ impl Format {
                 let object = encoding::decode(wire, &served.api_version, &resource.kind)?;
                 let mut table = self.table_head(encoding::revision(wire));
                 table["rows"] = json!([table::row(resource, &object, self.include, chrono::Utc::now())]);
-                line(out, kind, &table);
+                self.line(out, kind, &table);
                 Ok(())
             }
         }
@@ -303,18 +314,24 @@ impl Format {
             }
         };
         let mut out = BytesMut::new();
-        line(&mut out, "BOOKMARK", &object);
+        self.line(&mut out, "BOOKMARK", &object);
         Some(out.freeze())
     }
 
     fn error(&self, error: &ApiError) -> Bytes {
         let mut out = BytesMut::new();
-        line(&mut out, "ERROR", &error.to_status());
+        self.line(&mut out, "ERROR", &error.to_status());
         out.freeze()
     }
-}
 
-fn line(out: &mut BytesMut, kind: &str, object: &Value) {
-    out.put_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
-    out.put_u8(b'\n');
+    fn line(&self, out: &mut BytesMut, kind: &str, object: &Value) {
+        if self.media.form == Form::Protobuf
+            && let Some(object) = respond::protobuf(object)
+        {
+            out.put_slice(&encode_watch_event(kind, &object));
+            return;
+        }
+        out.put_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
+        out.put_u8(b'\n');
+    }
 }

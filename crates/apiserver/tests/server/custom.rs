@@ -21,7 +21,7 @@ fn definition(versions: Value) -> Value {
     })
 }
 
-fn one_version(fields: Value) -> Value {
+pub fn one_version(fields: Value) -> Value {
     json!([{"name": "v1", "served": true, "storage": true, "schema": schema(fields)}])
 }
 
@@ -29,7 +29,7 @@ fn widget(spec: Value) -> Value {
     json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec})
 }
 
-async fn define(cluster: &Cluster, versions: Value) {
+pub async fn define(cluster: &Cluster, versions: Value) {
     cluster.create(DEFINITIONS, &definition(versions)).await.ok();
     cluster.until(WIDGETS, |answer| answer.code == 200).await;
 }

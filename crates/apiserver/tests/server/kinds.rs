@@ -48,3 +48,20 @@ async fn odd_objects_and_deprecated_kinds_are_warned_for() {
     let again = cluster.merge("/api/v1/namespaces/default/serviceaccounts/a", &patch).await;
     assert!(warnings(&again).is_empty());
 }
+
+#[tokio::test]
+async fn a_body_of_the_wrong_type_is_told_with_the_names_of_gos_structs() {
+    let cluster = Cluster::new().await;
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"replicas": "3"}});
+    let (code, message) =
+        cluster.create("/apis/apps/v1/namespaces/default/deployments", &deployment).await.refused();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            400,
+            "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go \
+             struct field DeploymentSpec.spec.replicas of type int32"
+        )
+    );
+}

@@ -3,6 +3,7 @@
 mod apply;
 mod cluster;
 mod custom;
+mod forms;
 mod kinds;
 mod metrics;
 mod quota;

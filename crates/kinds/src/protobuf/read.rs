@@ -1,53 +1,17 @@
-//! Reading Kubernetes' protobuf form of built-in objects, driven by the facts table.
-//!
-//! The envelope is `k8s\0` and a `runtime.Unknown`; the message in it is read by the field numbers of the kind's type. The
-//! result is the JSON form: what Go leaves out of JSON when it is zero is left out here. Source: `k8s.io/apimachinery
-//! pkg/runtime/serializer/protobuf`, protobuf's wire format.
-
-use std::sync::OnceLock;
+//! Protobuf → JSON form. What Go leaves out of JSON when it is zero is left out here.
 
 use base64::Engine as _;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
-use crate::facts::{FieldFacts, TABLE, Table};
+use super::{
+    MAGIC, table, type_name,
+    wire::{Wire, last, message},
+};
+use crate::facts::FieldFacts;
 
-/// The first bytes of the envelope.
-pub const MAGIC: &[u8] = b"k8s\0";
 /// Messages within messages, at most.
 const DEPTH: usize = 64;
-
-fn table() -> &'static Table<'static> {
-    static PARSED: OnceLock<Table<'static>> = OnceLock::new();
-    PARSED.get_or_init(|| Table::parse(TABLE))
-}
-
-/// One field of a message as it is on the wire.
-#[derive(Clone, Copy)]
-enum Wire<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-impl<'a> Wire<'a> {
-    fn bytes(self) -> Result<&'a [u8], String> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes),
-            Self::Number(_) => Err("proto: wrong wireType".to_owned()),
-        }
-    }
-
-    fn text(self) -> Result<String, String> {
-        std::str::from_utf8(self.bytes()?).map(str::to_owned).map_err(|_| "proto: invalid UTF-8".to_owned())
-    }
-
-    fn number(self) -> Result<u64, String> {
-        match self {
-            Self::Number(number) => Ok(number),
-            Self::Bytes(_) => Err("proto: wrong wireType".to_owned()),
-        }
-    }
-}
 
 /// The envelope's content: `apiVersion`, `kind` and the object's JSON form. An error is a text for a 400.
 pub fn decode(body: &[u8]) -> Result<Value, String> {
@@ -67,19 +31,6 @@ pub fn decode(body: &[u8]) -> Result<Value, String> {
         map.insert("kind".to_owned(), kind.into());
     }
     Ok(object)
-}
-
-/// `apps/v1 Deployment` → `apps.v1.Deployment`
-fn type_name(api_version: &str, kind: &str) -> Option<String> {
-    let resource = table().resources.iter().find(|r| r.api_version == api_version && r.kind == kind);
-    if let Some(resource) = resource {
-        return Some(resource.type_name.to_owned());
-    }
-    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
-    let group = group.split('.').next().unwrap_or(group);
-    [format!("{group}.{version}.{kind}"), format!("meta.v1.{kind}")]
-        .into_iter()
-        .find(|name| table().type_of(name).is_some())
 }
 
 fn read_type(name: &str, bytes: &[u8], depth: usize) -> Result<Value, String> {
@@ -203,54 +154,6 @@ fn read_time(bytes: &[u8], micro: bool) -> Result<Value, String> {
     let time = DateTime::from_timestamp(seconds.cast_signed(), nanos).ok_or("proto: time out of range")?;
     let format = if micro { SecondsFormat::Micros } else { SecondsFormat::Secs };
     Ok(time.to_rfc3339_opts(format, true).into())
-}
-
-fn last<'a>(fields: &[(u64, Wire<'a>)], tag: u64) -> Option<Wire<'a>> {
-    fields.iter().rev().find(|(t, _)| *t == tag).map(|(_, wire)| *wire)
-}
-
-/// The fields of a message, in order.
-fn message(mut bytes: &[u8]) -> Result<Vec<(u64, Wire<'_>)>, String> {
-    let mut fields = Vec::new();
-    while !bytes.is_empty() {
-        let key = varint(&mut bytes)?;
-        let wire = match key & 7 {
-            0 => Wire::Number(varint(&mut bytes)?),
-            1 => Wire::Number(u64::from_le_bytes(fixed(&mut bytes)?)),
-            2 => {
-                let length =
-                    usize::try_from(varint(&mut bytes)?).map_err(|_| "proto: negative length".to_owned())?;
-                let (head, rest) = bytes.split_at_checked(length).ok_or("unexpected EOF")?;
-                bytes = rest;
-                Wire::Bytes(head)
-            }
-            5 => Wire::Number(u32::from_le_bytes(fixed(&mut bytes)?).into()),
-            other => return Err(format!("proto: illegal wireType {other}")),
-        };
-        fields.push((key >> 3, wire));
-    }
-    Ok(fields)
-}
-
-fn fixed<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
-    let (head, rest) = bytes.split_first_chunk::<N>().ok_or("unexpected EOF")?;
-    *bytes = rest;
-    Ok(*head)
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
-    let mut value = 0u64;
-    for shift in (0..70).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or("unexpected EOF")?;
-        *bytes = rest;
-        if shift < 64 {
-            value |= u64::from(byte & 0x7f) << shift;
-        }
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err("proto: integer overflow".to_owned())
 }
 
 #[cfg(test)]

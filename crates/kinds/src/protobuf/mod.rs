@@ -1,0 +1,36 @@
+//! Kubernetes' protobuf form of built-in objects, read and written by the facts table.
+//!
+//! The envelope is `k8s\0` and a `runtime.Unknown`; the message in it has the field numbers of the kind's type. Source:
+//! `k8s.io/apimachinery pkg/runtime/serializer/protobuf`, protobuf's wire format.
+
+mod read;
+pub mod wire;
+mod write;
+
+use std::sync::OnceLock;
+
+pub use read::decode;
+pub use write::{ListWriter, encode, encode_watch_event, envelope};
+
+use crate::facts::{TABLE, Table};
+
+/// The first bytes of the envelope.
+pub const MAGIC: &[u8] = b"k8s\0";
+
+fn table() -> &'static Table<'static> {
+    static PARSED: OnceLock<Table<'static>> = OnceLock::new();
+    PARSED.get_or_init(|| Table::parse(TABLE))
+}
+
+/// `apps/v1 Deployment` → `apps.v1.Deployment`
+fn type_name(api_version: &str, kind: &str) -> Option<String> {
+    let resource = table().resources.iter().find(|r| r.api_version == api_version && r.kind == kind);
+    if let Some(resource) = resource {
+        return Some(resource.type_name.to_owned());
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
+    let group = group.split('.').next().unwrap_or(group);
+    [format!("{group}.{version}.{kind}"), format!("meta.v1.{kind}")]
+        .into_iter()
+        .find(|name| table().type_of(name).is_some())
+}
