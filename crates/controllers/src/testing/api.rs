@@ -18,6 +18,7 @@ use kinds::{Generation, Resource};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
+pub use super::objects::served;
 use super::objects::{
     confine, grace, inherit, is_held, kind_of, propagate, remove, resource, shape, text_of, utc,
 };

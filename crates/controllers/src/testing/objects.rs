@@ -28,7 +28,8 @@ pub(super) fn kind_of(object: &Value) -> Result<Kind, ApiError> {
 }
 
 /// What this server serves, of what can be listed, watched and deleted.
-pub(super) fn served() -> Vec<Served> {
+#[must_use]
+pub fn served() -> Vec<Served> {
     let verbs = |r: &Resource| r.verbs.iter().map(ToString::to_string).collect::<Vec<_>>();
     kinds::all()
         .iter()
