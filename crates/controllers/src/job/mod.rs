@@ -168,8 +168,9 @@ fn reconcile(job: &Job, world: &World, last: &Outcome, now: Timestamp) -> Plan {
         // It is over: what still runs has to go. The finalizers are taken off with the counting.
         plan.all(view.active.iter().map(|pod| crate::pod_control::delete(job, pod)).collect());
         (active, ready, terminating) = (0, 0, terminating + active);
-    } else if !ownership::deleting(&job.metadata) {
-        let managed = manage::manage(&view);
+    } else {
+        let leaving = ownership::deleting(&job.metadata);
+        let managed = if leaving { manage::Managed::default() } else { manage::manage(&view) };
         let doomed = managed.doomed.iter();
         let tracked = doomed.clone().filter(|pod| pods::is_tracked(pod));
         plan.all(tracked.map(|pod| pods::untrack(pod)).collect());
@@ -183,7 +184,7 @@ fn reconcile(job: &Job, world: &World, last: &Outcome, now: Timestamp) -> Plan {
             plan.wake(at);
         }
         interim = finish::completed(&view, active, managed.made.is_empty());
-        if interim.is_none() {
+        if interim.is_none() && !leaving {
             created = managed.made;
             plan.notes.extend(manage::tell_suspension(&view, &mut status));
         }

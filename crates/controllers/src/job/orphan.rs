@@ -34,7 +34,11 @@ enum Owner {
 }
 
 fn owner(pod: &Pod, world: &World) -> Owner {
-    let Some(owner) = ownership::controller_of(&pod.metadata) else { return Owner::Nobody };
+    let Some(owner) = ownership::controller_of(&pod.metadata) else {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let adopted = world.list::<Job>(namespace).iter().any(|job| will_adopt(job, pod));
+        return if adopted { Owner::Job } else { Owner::Nobody };
+    };
     if owner.kind != "Job" || owner.api_version != "batch/v1" {
         return Owner::Other;
     }
@@ -53,6 +57,17 @@ fn owner(pod: &Pod, world: &World) -> Owner {
     }
 }
 
+/// The Job looks after pods and the pod has its labels.
+fn will_adopt(job: &Job, pod: &Pod) -> bool {
+    let alive = is_ours(job) && !is_finished(job) && !ownership::deleting(&job.metadata);
+    alive && !ownership::deleting(&pod.metadata) && selects(job, pod)
+}
+
+fn selects(job: &Job, pod: &Pod) -> bool {
+    let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref()).map(ownership::selector);
+    selector.is_some_and(|selector| ownership::matches(&selector, &pod.metadata))
+}
+
 /// The key of a pod whose finalizer nobody would take off.
 pub fn key(pod: &Pod, world: &World) -> Option<Key> {
     let nobody = matches!(owner(pod, world), Owner::Nobody | Owner::Gone(_));
@@ -61,7 +76,9 @@ pub fn key(pod: &Pod, world: &World) -> Option<Key> {
 
 /// The keys of the pods that a Job leaves behind.
 pub fn of_job(job: &Job, world: &World) -> Vec<Key> {
-    let pods = world.owned::<Pod>(job.metadata.uid.as_deref().unwrap_or_default());
+    let mut pods = world.owned::<Pod>(job.metadata.uid.as_deref().unwrap_or_default());
+    let orphans = world.orphans::<Pod>(job.metadata.namespace.as_deref().unwrap_or_default());
+    pods.extend(orphans.into_iter().filter(|pod| selects(job, pod)));
     pods.iter().filter(|pod| is_tracked(pod)).map(|pod| key_of(pod)).collect()
 }
 
@@ -76,6 +93,11 @@ pub fn reconcile(namespace: &str, name: &str, world: &World) -> Plan {
         }
         Owner::Nobody => {}
     }
-    plan.then(untrack(&pod));
+    // Only of the pod as it was seen: a Job that adopts it in the meantime counts on the finalizer.
+    let mut untrack = untrack(&pod);
+    if let Write::Patch { body, .. } = &mut untrack {
+        body["metadata"]["resourceVersion"] = pod.metadata.resource_version.clone().into();
+    }
+    plan.then(untrack);
     plan
 }

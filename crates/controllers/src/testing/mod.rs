@@ -3,6 +3,8 @@
 pub mod api;
 pub mod cluster;
 pub mod nodes;
+mod objects;
+mod requests;
 
 use std::{any::Any, sync::Arc};
 
