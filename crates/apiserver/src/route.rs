@@ -171,6 +171,7 @@ fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
             "text/plain; version=0.0.4; charset=utf-8",
             inner.metrics.page(inner.config.store.revision().0).into_bytes(),
         )),
+        ["openapi", "v2"] => openapi::v2(inner, call),
         ["openapi", "v3", rest @ ..] => openapi::v3(inner, call, &rest.join("/")),
         [".well-known", "openid-configuration"] if inner.config.issuer.is_some() => {
             Ok(health::issuer(inner, false))

@@ -93,6 +93,11 @@ async fn own_service(inner: &Inner) -> Result<(), ApiError> {
         }),
     )
     .await?;
+    if address.is_loopback() {
+        // No endpoint may be such an address, and no pod could reach it.
+        tracing::info!(%address, "the Service default/kubernetes has no endpoints: the server is not reachable from outside its host");
+        return Ok(());
+    }
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {

@@ -6,4 +6,5 @@ mod custom;
 mod forms;
 mod kinds;
 mod metrics;
+mod openapi;
 mod quota;

@@ -1,0 +1,134 @@
+//! OpenAPI: one v3 document a group and version, one v2 document of everything. They are made when they are asked for and
+//! kept until what is served changes.
+//!
+//! `kubectl explain`, the merging of `kubectl apply` and the check that a write takes `fieldValidation` read v3; older
+//! clients and code generators read v2. Reading order: [`operations`] (what paths take) → [`schemas`] (types by name) →
+//! [`v3`], [`v2`] → [`gnostic`] (v2 as protobuf).
+
+mod gnostic;
+mod operations;
+mod schemas;
+mod v2;
+mod v3;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use apimachinery::ApiError;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
+
+use crate::{
+    Response,
+    catalogue::Catalogue,
+    negotiate::{self, Media},
+    respond, route,
+    server::{Call, Inner},
+};
+
+/// A document and its hash.
+struct Document {
+    bytes: Bytes,
+    hash: String,
+}
+
+impl Document {
+    fn new(bytes: Vec<u8>) -> Self {
+        let hash = Sha512::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
+        Self { bytes: bytes.into(), hash }
+    }
+}
+
+/// The documents of one generation of the catalogue.
+#[derive(Default)]
+struct Made {
+    generation: u64,
+    /// By path: `api/v1`, `apis/apps/v1`.
+    v3: BTreeMap<String, Document>,
+    v2: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
+}
+
+/// What is kept of the documents.
+#[derive(Default)]
+pub struct Documents(Mutex<Arc<Made>>);
+
+impl Documents {
+    fn of(&self, catalogue: &Catalogue) -> Arc<Made> {
+        let mut kept = self.0.lock();
+        if kept.generation != catalogue.generation || kept.v3.is_empty() {
+            let v3 = v3::documents(catalogue);
+            let v3 = v3.map(|(path, text)| (path, Document::new(text.to_string().into_bytes()))).collect();
+            *kept = Arc::new(Made { generation: catalogue.generation, v3, ..Made::default() });
+        }
+        Arc::clone(&kept)
+    }
+}
+
+/// `/openapi/v3` and what is below it.
+pub(crate) fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Response, ApiError> {
+    let made = inner.documents.of(&inner.catalogue.load());
+    if path.is_empty() {
+        let url =
+            |path: &str, hash: &str| json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
+        let paths: Map<String, Value> = made.v3.iter().map(|(p, d)| (p.clone(), url(p, &d.hash))).collect();
+        return Ok(respond::document(200, Media::default(), &json!({"paths": paths})));
+    }
+    let Some(document) = made.v3.get(path) else { return Ok(route::not_found()) };
+    match call.query.get("hash") {
+        Some(asked) if asked != document.hash => {
+            let mut response = respond::text(301, "");
+            if let Ok(value) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={}", document.hash)) {
+                response.headers_mut().insert(header::LOCATION, value);
+            }
+            Ok(response)
+        }
+        asked => {
+            let mut response = answer(call, document, "application/json");
+            if asked.is_some() {
+                let forever = HeaderValue::from_static("public, immutable");
+                response.headers_mut().insert(header::CACHE_CONTROL, forever);
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// `/openapi/v2`, in JSON or protobuf.
+pub(crate) fn v2(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
+    let catalogue = inner.catalogue.load();
+    let made = inner.documents.of(&catalogue);
+    match negotiate::openapi(&call.headers)? {
+        negotiate::Form::Protobuf => {
+            let document =
+                made.v2_protobuf.get_or_init(|| Document::new(gnostic::encode(&v2::document(&catalogue))));
+            Ok(answer(call, document, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"))
+        }
+        negotiate::Form::Json | negotiate::Form::Yaml => {
+            let json = || Document::new(v2::document(&catalogue).to_string().into_bytes());
+            Ok(answer(call, made.v2.get_or_init(json), "application/json"))
+        }
+    }
+}
+
+/// The document, unless the client has it already.
+fn answer(call: &Call, document: &Document, content_type: &'static str) -> Response {
+    let tag = format!("\"{}\"", document.hash);
+    let asked = call.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut response = if asked.is_some_and(|asked| asked.split(',').any(|asked| asked.trim() == tag)) {
+        let mut response = respond::plain(304, content_type, Bytes::new());
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response
+    } else {
+        respond::plain(200, content_type, document.bytes.clone())
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}

@@ -1,0 +1,88 @@
+//! The types of a document, each once, by name.
+
+use std::sync::{Arc, LazyLock};
+
+use apimachinery::{Schema, openapi::to_json};
+use serde_json::{Map, Value, json};
+
+use crate::catalogue::Served;
+
+/// `io.k8s.api.apps.v1.Deployment`; a custom group is turned round: `com.example.v1.Widget`.
+pub fn name_of(served: &Served) -> String {
+    let r = &served.resource;
+    if r.builtin
+        && let Some(name) = &r.schema.name
+    {
+        return name.to_string();
+    }
+    let reversed: Vec<&str> = r.group.split('.').rev().collect();
+    format!("{}.{}.{}", reversed.join("."), r.version, r.kind)
+}
+
+/// `{"group": …, "version": …, "kind": …}`
+pub fn gvk(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+/// Adds a served kind, its list, and every type that they name. `version`: of OpenAPI, 2 or 3.
+pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
+    let r = &served.resource;
+    let name = name_of(served);
+    named(into, &r.schema, &name, version);
+    if let Some(schema) = into.get_mut(&name) {
+        let kinds = schema["x-kubernetes-group-version-kind"].take();
+        let mut kinds = match kinds {
+            Value::Array(kinds) => kinds,
+            _ => Vec::new(),
+        };
+        kinds.push(gvk(&r.group, &r.version, &r.kind));
+        schema["x-kubernetes-group-version-kind"] = Value::Array(kinds);
+    }
+    if r.verbs.iter().any(|verb| &**verb == "list") {
+        let metadata = list_metadata(into, version);
+        let list = json!({
+            "type": "object", "required": ["items"],
+            "properties": {
+                "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata,
+                "items": {"type": "array", "items": reference(&name, version)},
+            },
+            "x-kubernetes-group-version-kind": [gvk(&r.group, &r.version, &r.list_kind)],
+        });
+        into.insert(format!("{name}List"), list);
+    }
+}
+
+/// Adds the metadata of lists and refers to it.
+fn list_metadata(into: &mut Map<String, Value>, version: u8) -> Value {
+    static SCHEMA: LazyLock<Option<Arc<Schema>>> = LazyLock::new(|| kinds::schema_of("v1", "ListMeta"));
+    let Some((schema, name)) = SCHEMA.as_ref().and_then(|schema| Some((schema, schema.name.as_ref()?)))
+    else {
+        return json!({"type": "object"});
+    };
+    named(into, schema, name, version);
+    reference(name, version)
+}
+
+/// Where a type of this name is found in a document.
+pub fn reference(name: &str, version: u8) -> Value {
+    let place = if version == 2 { "#/definitions/" } else { "#/components/schemas/" };
+    json!({"$ref": format!("{place}{name}")})
+}
+
+fn named(into: &mut Map<String, Value>, schema: &Schema, name: &str, version: u8) {
+    if into.contains_key(name) {
+        return;
+    }
+    into.insert(name.to_owned(), to_json(schema, version));
+    children(into, schema, version);
+}
+
+fn children(into: &mut Map<String, Value>, schema: &Schema, version: u8) {
+    let inner = schema.properties.values().chain(&schema.additional).chain(&schema.items);
+    for child in inner {
+        match &child.name {
+            Some(name) => named(into, child, name, version),
+            None => children(into, child, version),
+        }
+    }
+}
