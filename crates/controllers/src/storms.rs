@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::Job,
     core::v1::{Node, Pod},
 };
@@ -11,11 +11,16 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
-    Controller, Options, pod_state,
+    Controller, Options,
+    cluster_loops::Settings,
+    node_lifecycle::NodeLifecycle,
+    pod_state,
     testing::{
+        api::Deletion,
         cluster::{Chaos, Cluster},
         nodes::Life,
     },
+    world::Kind,
 };
 
 /// Something that a user does or that befalls the cluster.
@@ -61,13 +66,23 @@ fn loops() -> Vec<Box<dyn Controller>> {
     crate::all(&Options::default())
 }
 
+/// The cluster's own loops too, but for the one that misses the kubelets' heartbeats.
+fn all_loops() -> Vec<Box<dyn Controller>> {
+    let cluster =
+        Settings { ca: "PEM".to_owned(), sign: None, pod_networks: Vec::new(), volumes: None, disks: None };
+    let mut loops = crate::all(&Options { cluster: Some(cluster) });
+    loops.retain(|one| one.name() != NodeLifecycle::default().name());
+    loops
+}
+
 fn template(app: &str, version: u8) -> Value {
     json!({"metadata": {"labels": {"app": app}},
         "spec": {"containers": [{"name": "c", "image": format!("v{version}")}]}})
 }
 
-fn cluster(seed: u64, lost: u32) -> Cluster {
+fn cluster(seed: u64, lost: u32, loops: fn() -> Vec<Box<dyn Controller>>) -> Cluster {
     let mut cluster = Cluster::new(3, seed, Some(Chaos { lost, turns: 3 }), loops);
+    cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}));
     let ends = |pod: &Pod| pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key("job-name"));
     cluster
         .nodes
@@ -206,7 +221,7 @@ proptest! {
         lost in prop_oneof![Just(0_u32), Just(8)],
         events in proptest::collection::vec(event(), 0..14),
     ) {
-        let mut cluster = cluster(seed, lost);
+        let mut cluster = cluster(seed, lost, loops);
         for event in &events {
             happen(&mut cluster, event);
         }
@@ -218,5 +233,38 @@ proptest! {
         let (plans, revision) = (cluster.plans, cluster.api.revision());
         cluster.run(3600);
         prop_assert_eq!((cluster.plans, cluster.api.revision()), (plans, revision), "it does not come to rest");
+    }
+    #[test]
+    fn what_is_deleted_takes_with_it_what_it_has_made(
+        seed in 0_u64..1000,
+        events in proptest::collection::vec(event(), 0..8),
+        foreground in any::<bool>(),
+    ) {
+        let mut cluster = cluster(seed, 4, all_loops);
+        cluster.nodes.collects = false;
+        for event in &events {
+            happen(&mut cluster, event);
+        }
+        cluster.add_node("safe");
+        happen(&mut cluster, &Event::Pause(false));
+        cluster.run(3600);
+        check(&cluster);
+        let propagation = Some(if foreground { "Foreground" } else { "Background" });
+        for (kind, name) in [
+            (Kind::of::<Deployment>(), "web"),
+            (Kind::of::<StatefulSet>(), "db"),
+            (Kind::of::<DaemonSet>(), "agent"),
+            (Kind::of::<Job>(), "job"),
+        ] {
+            let deletion = Deletion { propagation, ..Deletion::default() };
+            cluster.api.delete((&kind, "n", name), &deletion).unwrap();
+        }
+        cluster.run(3600);
+        prop_assert_eq!(cluster.list_of::<Pod>("n").len(), 0);
+        prop_assert_eq!(cluster.list_of::<ReplicaSet>("n").len(), 0);
+        prop_assert_eq!(cluster.list_of::<ControllerRevision>("n").len(), 0);
+        let owners = cluster.list_of::<Deployment>("n").len() + cluster.list_of::<StatefulSet>("n").len()
+            + cluster.list_of::<DaemonSet>("n").len() + cluster.list_of::<Job>("n").len();
+        prop_assert_eq!(owners, 0);
     }
 }
