@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-down test lint doc facts clean
+.PHONY: help deps build demo demo-down test lint bench doc facts clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ build: deps ## Build the program: target/release/plim
 	$(CARGO) build --release --package plim
 	@mkdir -p target/release && { [ "$(CARGO_TARGET_DIR)/release/plim" -ef target/release/plim ] || cp "$(CARGO_TARGET_DIR)/release/plim" target/release/plim; }
 
-demo: build ## Start a control plane here and show what works today
+demo: build ## Run a shop of eight services on a cluster here, place an order, show what it costs
 	@scripts/demo
 
 demo-down: ## End the demo and remove its state
@@ -30,6 +30,11 @@ lint: deps ## Check formatting and clippy
 
 test: lint ## Run all tests
 	$(CARGO) test --workspace
+
+bench: build ## Measure against peers; minutes, and Go the first time
+	bench/api
+	bench/pods
+	bench/container_start
 
 doc: ## Build the documentation of all rooms
 	$(CARGO) doc --workspace --no-deps

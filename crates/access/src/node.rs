@@ -165,7 +165,7 @@ impl NodeAuthorizer {
                 .needs(node, "serviceaccounts", request)
                 .then_some(())
                 .ok_or("no relationship found between node and this object"),
-            ("", "nodes") if verb == "get" => {
+            ("", "nodes") if read_one => {
                 (request.name == node).then_some(()).ok_or("node can only read its own Node object")
             }
             ("", "pods") if verb == "get" => Ok(()),
@@ -300,6 +300,13 @@ mod tests {
         assert!(allowed(&request));
         request.field_selector = "spec.nodeName=two".to_owned();
         assert!(!allowed(&request));
+    }
+
+    #[test]
+    fn a_node_watches_its_own_object_and_no_other() {
+        assert!(allowed(&ask("one", "watch", "nodes", "", "one")));
+        assert!(!allowed(&ask("one", "watch", "nodes", "", "two")));
+        assert!(!allowed(&ask("one", "list", "nodes", "", "")));
     }
 
     #[test]

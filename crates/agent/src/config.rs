@@ -39,6 +39,8 @@ pub struct Config {
     pub capacity: BTreeMap<String, i64>,
     /// Kept for the system, taken from capacity to get allocatable.
     pub reserved: BTreeMap<String, i64>,
+    /// Range of the node's pods, if it is known beforehand; otherwise a controller gives the node one.
+    pub pod_cidr: Option<String>,
     /// Pods at most, 110 upstream.
     pub max_pods: i64,
     /// Waits between attempts.
@@ -50,8 +52,8 @@ pub struct Config {
 /// The kubelet's HTTPS API.
 #[derive(Clone)]
 pub struct ServerConfig {
-    /// Address and port to listen on; port 0 takes a free one.
-    pub listen: std::net::SocketAddr,
+    /// Where it listens: bound by the owner, who knows the node's network namespace.
+    pub listener: Arc<std::net::TcpListener>,
     /// The server's certificate, and the authority its clients may come from.
     pub tls: Arc<rustls::ServerConfig>,
 }

@@ -5,18 +5,23 @@
 //! drive it.
 //!
 //! Reading order: [`spec`] and [`quantity`] (how a pod is read) → [`machine`] (a pod's life, pure) → [`resources`],
-//! [`environment`], [`names`], [`volumes`], [`translate`] (what a pod becomes) → [`config`].
+//! [`environment`], [`names`], [`volumes`], [`translate`] (what a pod becomes) → [`config`] → [`driver`]
+//! (what makes it act).
 
 pub mod config;
 pub mod cri;
+pub mod driver;
 pub mod environment;
+pub mod logs;
 pub mod machine;
 pub mod names;
 pub mod quantity;
 pub mod resources;
+pub mod server;
 pub mod spec;
 pub mod translate;
 pub mod view;
 pub mod volumes;
 
 pub use config::Config;
+pub use driver::{Agent, Error, run};

@@ -3,11 +3,14 @@
 //! They are passed on as they came. A connection is taken over only when the other side says 101 (CVE-2018-1002105); the
 //! address is the one that was looked up, no redirect is followed (CVE-2020-8559).
 
+mod kubelet;
+mod socket;
+
 use std::{net::IpAddr, sync::Arc};
 
-use access::Reader as _;
+use access::{Attributes, Reader as _};
 use apimachinery::{ApiError, Object, meta};
-use http::{HeaderValue, Uri, header, request::Builder};
+use http::{HeaderMap, HeaderValue, Method, Uri, header, request::Builder};
 use hyper_util::rt::TokioIo;
 use rand::seq::IndexedRandom as _;
 use serde_json::Value;
@@ -16,13 +19,26 @@ use crate::{
     Response,
     body::{Body, RequestBody},
     catalogue::Served,
-    request::RequestInfo,
+    respond, route,
     server::{Call, Inner},
     verbs,
 };
 
+/// The kubelet's usual port.
+const KUBELET_PORT: u64 = 10250;
+
 /// Headers that belong to one connection or to the caller's identity.
 const PRIVATE: [header::HeaderName; 3] = [header::AUTHORIZATION, header::HOST, header::COOKIE];
+
+/// Headers that ask for a WebSocket.
+const HANDSHAKE: [header::HeaderName; 6] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+];
 
 /// Passes the request on.
 pub(crate) async fn serve(
@@ -31,29 +47,96 @@ pub(crate) async fn serve(
     served: &Arc<Served>,
     body: RequestBody,
 ) -> Result<Response, ApiError> {
+    let info = &call.info;
+    let stream = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
+    let allowed = match info.subresource.as_str() {
+        "log" => call.method == Method::GET,
+        _ => !stream || matches!(call.method, Method::GET | Method::POST),
+    };
+    if !allowed {
+        return Err(route::not_allowed());
+    }
+    if stream && !upgrades(&call.headers) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
+    if stream || info.resource == "nodes" && upgrades(&call.headers) {
+        // WebSockets come as GET: leave to read a pod or a node must not be enough to run commands there
+        // (kubernetes#133515).
+        inner.authorize(&Attributes { verb: "create".to_owned(), ..call.attributes() })?;
+    }
+    if info.subresource == "proxy" && bare(call) {
+        return Ok(with_slash(call));
+    }
+    let way = way(inner, call, served)?;
+    if matches!(way, Way::Nowhere) {
+        return Ok(respond::plain(204, "text/plain", Vec::new()));
+    }
     let connector = inner
         .config
         .nodes
         .clone()
         .ok_or_else(|| ApiError::other(503, "ServiceUnavailable", "this server reaches no nodes"))?;
-    let way = way(inner, call, served)?;
-    let (Way::Kubelet { path, .. } | Way::Address { path, .. }) = &way;
-    let uri = match call.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.clone(),
-    };
-    let request = request(call, &uri)?.body(body).map_err(ApiError::internal)?;
     let response = match &way {
-        Way::Kubelet { node, .. } => connector.kubelet(node, request).await?,
-        Way::Address { address, port, tls, .. } => connector.address(*address, *port, *tls, request).await?,
+        Way::Nowhere => return Err(ApiError::internal("there is nobody to ask")),
+        Way::Kubelet { node, uri } => {
+            let request = request(call, uri)?.body(body).map_err(ApiError::internal)?;
+            connector.kubelet(node, request).await?
+        }
+        Way::Address { address, port, tls, uri } => {
+            let request = request(call, uri)?.body(body).map_err(ApiError::internal)?;
+            connector.address(*address, *port, *tls, request).await?
+        }
     };
+    if call.info.subresource == "log" {
+        let response = kubelet::checked(response, &call.info.name).await?;
+        if socket::wanted(&call.headers) {
+            return socket::send(response, &call.headers, call.upgrade.take());
+        }
+        return Ok(response);
+    }
     relay(response, call.upgrade.take())
+}
+
+/// Whether the request wants its connection.
+fn upgrades(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Whether the proxied path is empty, not even `/`, and the method one that can be sent elsewhere.
+fn bare(call: &Call) -> bool {
+    call.info.rest.is_empty()
+        && !call.uri.path().ends_with('/')
+        && matches!(call.method, Method::GET | Method::HEAD)
+        && !upgrades(&call.headers)
+}
+
+/// Sends the client to the same place with a slash, so that relative links in the answer work.
+fn with_slash(call: &Call) -> Response {
+    let query = call.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let mut response = respond::plain(301, "text/plain", Vec::new());
+    if let Ok(location) =
+        HeaderValue::from_str(&format!("/{}/{query}", call.uri.path().trim_start_matches('/')))
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
 }
 
 /// Who answers.
 enum Way {
-    Kubelet { node: Arc<Object>, path: String },
-    Address { address: IpAddr, port: u16, tls: bool, path: String },
+    Kubelet {
+        node: Arc<Object>,
+        uri: String,
+    },
+    Address {
+        address: IpAddr,
+        port: u16,
+        tls: bool,
+        uri: String,
+    },
+    /// A pod that has no node yet has said nothing.
+    Nowhere,
 }
 
 fn way(inner: &Arc<Inner>, call: &Call, served: &Arc<Served>) -> Result<Way, ApiError> {
@@ -61,9 +144,22 @@ fn way(inner: &Arc<Inner>, call: &Call, served: &Arc<Served>) -> Result<Way, Api
     let stored = |name: &str| -> Result<Object, ApiError> {
         served.object(&*verbs::existing(inner, served, &info.namespace, name)?)
     };
-    let path = format!("/{}", info.rest);
+    let uri = rest(call);
     match (info.resource.as_str(), info.subresource.as_str()) {
-        ("nodes", _) => Ok(Way::Kubelet { node: Arc::new(stored(&info.name)?), path }),
+        ("nodes", _) => {
+            let target = Target::parse(&info.name)?;
+            let node = stored(&target.name)?;
+            let kubelet = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+            match target.number() {
+                Some(port) if kubelet.unwrap_or(KUBELET_PORT) != u64::from(port) => {
+                    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+                    let internal = addresses.clone().find(|a| a["type"] == "InternalIP");
+                    let address = allowed(internal.and_then(|a| a["address"].as_str()))?;
+                    Ok(Way::Address { address, port, tls: target.tls, uri })
+                }
+                _ => Ok(Way::Kubelet { node: Arc::new(node), uri }),
+            }
+        }
         ("pods", "proxy") => {
             let target = Target::parse(&info.name)?;
             let pod = stored(&target.name)?;
@@ -73,18 +169,39 @@ fn way(inner: &Arc<Inner>, call: &Call, served: &Arc<Served>) -> Result<Way, Api
                 .number()
                 .or(first.and_then(|p| u16::try_from(p).ok()))
                 .unwrap_or(if target.tls { 443 } else { 80 });
-            Ok(Way::Address { address, port, tls: target.tls, path })
+            Ok(Way::Address { address, port, tls: target.tls, uri })
         }
         ("services", "proxy") => {
             let target = Target::parse(&info.name)?;
             let service = stored(&target.name)?;
             let (address, port) = endpoint(inner, &service, &target)?;
-            Ok(Way::Address { address, port, tls: target.tls, path })
+            Ok(Way::Address { address, port, tls: target.tls, uri })
         }
         _ => {
             let pod = stored(&info.name)?;
-            Ok(Way::Kubelet { node: node_of(inner, &pod)?, path: kubelet_path(info, &pod, &call.query)? })
+            let uri = kubelet::location(info, &pod, &call.query)?;
+            if info.subresource == "log" && pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+                return Ok(Way::Nowhere);
+            }
+            Ok(Way::Kubelet { node: node_of(inner, &pod)?, uri })
         }
+    }
+}
+
+/// Path and query behind the subresource, as they came.
+fn rest(call: &Call) -> String {
+    let info = &call.info;
+    // api, version, [namespaces, namespace,] resource, name, subresource
+    let before = 5 + if info.namespace.is_empty() { 0 } else { 2 } + usize::from(!info.group.is_empty());
+    let mut path = call.uri.path();
+    for _ in 0..before {
+        path = path.trim_start_matches('/');
+        path = path.find('/').and_then(|end| path.get(end..)).unwrap_or_default();
+    }
+    let path = path.strip_prefix('/').unwrap_or(path);
+    match call.uri.query() {
+        Some(query) => format!("/{path}?{query}"),
+        None => format!("/{path}"),
     }
 }
 
@@ -171,55 +288,13 @@ fn node_of(inner: &Inner, pod: &Object) -> Result<Arc<Object>, ApiError> {
     inner.stored("", "nodes", "", name).ok_or_else(|| ApiError::not_found("", "nodes", name))
 }
 
-/// `/containerLogs/NS/POD/CONTAINER`, `/exec/NS/POD/CONTAINER`, `/portForward/NS/POD`
-fn kubelet_path(info: &RequestInfo, pod: &Object, query: &crate::request::Query) -> Result<String, ApiError> {
-    let (namespace, name) = (&info.namespace, &info.name);
-    if info.subresource == "portforward" {
-        return Ok(format!("/portForward/{namespace}/{name}"));
-    }
-    let container = container(pod, query.text("container"), name)?;
-    let verb = match info.subresource.as_str() {
-        "log" => "containerLogs",
-        other => other,
-    };
-    Ok(format!("/{verb}/{namespace}/{name}/{container}"))
-}
-
-fn container(pod: &Object, asked: &str, name: &str) -> Result<String, ApiError> {
-    let names = |field: &str| {
-        let list = pod["spec"][field].as_array().into_iter().flatten();
-        list.filter_map(|c| c["name"].as_str()).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let main = names("containers");
-    let init = names("initContainers");
-    if asked.is_empty() {
-        return match main.as_slice() {
-            [one] => Ok(one.clone()),
-            _ => {
-                let mut text = format!(
-                    "a container name must be specified for pod {name}, choose one of: [{}]",
-                    main.join(" ")
-                );
-                if !init.is_empty() {
-                    text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-                }
-                Err(ApiError::bad_request(text))
-            }
-        };
-    }
-    let known = main.iter().chain(&init).chain(&names("ephemeralContainers")).any(|c| c == asked);
-    if known {
-        Ok(asked.to_owned())
-    } else {
-        Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}")))
-    }
-}
-
 fn request(call: &Call, uri: &str) -> Result<Builder, ApiError> {
     let uri: Uri = uri.parse().map_err(|e| ApiError::bad_request(format!("{e}")))?;
     let mut builder = http::Request::builder().method(call.method.clone()).uri(uri);
+    // A log over WebSocket is one on our side alone.
+    let plain = call.info.subresource == "log";
     for (name, value) in &call.headers {
-        if !PRIVATE.contains(name) {
+        if !(PRIVATE.contains(name) || plain && HANDSHAKE.contains(name)) {
             builder = builder.header(name, value);
         }
     }

@@ -39,7 +39,8 @@ impl Include {
 }
 
 fn has_name_column(resource: &Resource) -> bool {
-    resource.columns.first().is_some_and(|c| &*c.format == "name")
+    // Events have it last.
+    resource.columns.iter().any(|c| &*c.format == "name")
 }
 
 /// A table without rows.

@@ -1,6 +1,11 @@
 //! What a loop wants done.
 
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use std::path::PathBuf;
+
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, PersistentVolumeClaim},
+    jiff::Timestamp,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,8 +20,14 @@ pub struct Plan {
     pub steps: Vec<Vec<Write>>,
     /// Events to publish, whatever becomes of the steps.
     pub notes: Vec<Note>,
+    /// Events to publish when all steps have succeeded.
+    pub success_notes: Vec<Note>,
     /// Look at this key again at this time even if nothing changes.
     pub again: Option<Timestamp>,
+    /// What the process shall remember for this key and give back in [`Outcome::memory`] (upstream keeps such things in the
+    /// controller: back-offs, recommendations). It is lost at a restart. `None` leaves what is there, null drops it; a
+    /// loop drops it when what the key stands for is gone.
+    pub memory: Option<Value>,
 }
 
 /// An Event about an object.
@@ -61,13 +72,17 @@ pub enum PatchKind {
 /// One request to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// Makes an object (JSON, with apiVersion and kind). `on_failure` is published with the error's text in place of `{}`.
+    /// Makes an object (JSON, with apiVersion and kind). `on_success` is published with the new object's name in place of
+    /// [`BLANK`], `on_failure` with the error's text, but not when the object exists already. Refused because the namespace is being deleted
+    /// (cause `NamespaceTerminating`): a success, and nothing is published.
     Create { kind: Kind, object: Box<Value>, on_success: Option<Note>, on_failure: Option<Note> },
     /// Replaces an object, or its subresource; its resourceVersion must be the one that was read.
     Update { kind: Kind, object: Box<Value>, subresource: Option<&'static str> },
-    /// Patches an object, or its subresource; refused when its UID is another one.
+    /// Patches an object, or its subresource. If the target has a UID and the object is gone or another one has its name,
+    /// nothing is changed and that is a success: the world will tell.
     Patch { target: Target, patch: PatchKind, body: Value, subresource: Option<&'static str> },
-    /// Deletes an object with its UID (and resourceVersion, if given) as precondition; gone already is success.
+    /// Deletes an object with its UID (and resourceVersion, if given) as precondition; gone already is success. Notes as
+    /// for a creation.
     Delete {
         target: Target,
         resource_version: Option<String>,
@@ -76,12 +91,20 @@ pub enum Write {
         on_success: Option<Note>,
         on_failure: Option<Note>,
     },
-    /// Deletes all objects of a kind in a namespace.
+    /// Deletes all objects of a kind in a namespace, their dependents in the background.
     DeleteCollection { kind: Kind, namespace: String },
     /// Goes on only if a live read shows the object with this UID and, if `alive`, without a deletionTimestamp.
     Require { target: Target, alive: bool },
     /// Goes on only if a live read shows no object of this UID.
     RequireAbsent { target: Target },
+    /// Goes on only if a live list shows no object of this kind in the namespace.
+    RequireNone { kind: Kind, namespace: String },
+    /// Goes on only if a live list shows no pod that uses this claim ([`crate::protection::uses`]).
+    RequireUnused { claim: Box<PersistentVolumeClaim> },
+    /// Makes a directory on a node, or finds it there.
+    MakeDirectory { node: String, path: PathBuf },
+    /// Removes a directory on a node with all that is in it; gone already is success.
+    RemoveDirectory { node: String, path: PathBuf },
     /// Posts to a subresource (`eviction`, `finalize`, `token`, …) with PUT or POST as the subresource has it.
     Post { target: Target, subresource: &'static str, object: Box<Value> },
 }
@@ -108,6 +131,63 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
     /// How often in a row this key has failed.
     pub tries: u32,
+    /// What an earlier plan asked to be remembered ([`Plan::memory`]); null when nothing.
+    pub memory: Value,
+}
+
+/// `{}` in the message of a note that goes with a write: the written object's name, or the error's text.
+pub const BLANK: &str = "{}";
+
+impl Note {
+    /// About an object of a built-in kind.
+    pub fn normal<K>(about: &K, reason: &str, message: impl Into<String>) -> Self
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        Self {
+            about: about.object_ref(&()),
+            warning: false,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// A warning about an object of a built-in kind.
+    pub fn warning<K>(about: &K, reason: &str, message: impl Into<String>) -> Self
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        Self { warning: true, ..Self::normal(about, reason, message) }
+    }
+}
+
+impl Target {
+    /// An object of a built-in kind, with its UID.
+    pub fn of<K: kube::Resource<DynamicType = ()>>(object: &K) -> Self {
+        let meta = object.meta();
+        Self {
+            kind: Kind::of::<K>(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Outcome {
+    /// The first failed creation of an object of this kind.
+    #[must_use]
+    pub fn failed_create(&self, kind: &Kind) -> Option<&Failure> {
+        self.failures.iter().find(|f| matches!(&f.write, Write::Create { kind: k, .. } if k == kind))
+    }
+
+    /// The first failed deletion of an object of this kind.
+    #[must_use]
+    pub fn failed_delete(&self, kind: &Kind) -> Option<&Failure> {
+        self.failures
+            .iter()
+            .find(|f| matches!(&f.write, Write::Delete { target, .. } if target.kind == *kind))
+    }
 }
 
 impl Plan {
@@ -152,6 +232,62 @@ impl Write {
     /// Replaces the status of an object of a built-in kind.
     pub fn status<K: Serialize + kube::Resource<DynamicType = ()>>(object: &K) -> Self {
         Self::Update { kind: Kind::of::<K>(), object: Box::new(json_of(object)), subresource: Some("status") }
+    }
+
+    /// Replaces an object of a built-in kind.
+    pub fn update<K: Serialize + kube::Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self::Update { kind: Kind::of::<K>(), object: Box::new(json_of(object)), subresource: None }
+    }
+
+    /// Patches this very object of a built-in kind.
+    pub fn patch<K: kube::Resource<DynamicType = ()>>(object: &K, patch: PatchKind, body: Value) -> Self {
+        Self::Patch { target: Target::of(object), patch, body, subresource: None }
+    }
+
+    /// Deletes this very object of a built-in kind, with the default grace and propagation.
+    pub fn delete<K: kube::Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self::Delete {
+            target: Target::of(object),
+            resource_version: None,
+            grace: None,
+            propagation: None,
+            on_success: None,
+            on_failure: None,
+        }
+    }
+
+    /// The same creation or deletion, with events for its success and its failure.
+    #[must_use]
+    pub fn noted(mut self, success: Option<Note>, failure: Option<Note>) -> Self {
+        if let Self::Create { on_success, on_failure, .. } | Self::Delete { on_success, on_failure, .. } =
+            &mut self
+        {
+            *on_success = success;
+            *on_failure = failure;
+        }
+        self
+    }
+
+    /// Goes on only if a live read shows no object of a built-in kind in this place, or another one than the one of `uid`.
+    #[must_use]
+    pub fn require_absent<K: kube::Resource<DynamicType = ()>>(
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Self {
+        Self::RequireAbsent {
+            target: Target {
+                kind: Kind::of::<K>(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                uid: uid.to_owned(),
+            },
+        }
+    }
+
+    /// Goes on only if this very object is there, by a live read, and not being deleted.
+    pub fn require_alive<K: kube::Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self::Require { target: Target::of(object), alive: true }
     }
 }
 

@@ -99,9 +99,12 @@ pub async fn run(client: Client, config: Config, zone: Option<Arc<Zone>>) -> Res
     Ok(())
 }
 
-/// Removes the service table and the routes of a node.
+/// Removes the service table, the routes and the DNS address of a node.
 pub fn cleanup(config: &Config) -> Result<()> {
     let ns = config.netns.as_deref();
+    if let Some(dns) = config.dns {
+        crate::dns::server::release(dns, ns)?;
+    }
     let ranges: Vec<Ipv4Net> =
         [Some(config.service_cidr), config.load_balancer_cidr, Some(config.cluster_cidr)]
             .into_iter()

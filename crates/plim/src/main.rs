@@ -1,21 +1,26 @@
 //! `plim`: the command line of Plimsoll. The only room that prints.
 
-mod connector;
-mod control;
+mod client;
+mod cluster;
+mod commands;
 mod data;
 mod kubeconfig;
 mod log;
+mod output;
 mod pki;
 mod plan;
 mod progress;
 mod serve;
+mod up;
+mod workload;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use commands::{build, cost, exec, image, logs, ps, run, status, top, why};
 use data::Data;
 
-/// A Kubernetes-compatible control plane, and what machines cost, in one program.
+/// Containers, images, a Kubernetes-compatible cluster, and what it costs, in one program.
 #[derive(Parser)]
 #[command(name = "plim", version, arg_required_else_help = true)]
 struct Cli {
@@ -28,15 +33,48 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the control plane: API server, store and scheduler.
-    #[command(after_help = serve::EXAMPLES)]
-    Server(serve::Serve),
-    /// Stop the control plane.
-    #[command(after_help = "Example:\n  plim down")]
-    Down,
+    /// Start a cluster on this machine.
+    #[command(after_help = up::UP_EXAMPLES)]
+    Up(up::Up),
+    /// Start the control plane alone: API server, store, scheduler and controllers.
+    #[command(after_help = up::SERVER_EXAMPLES)]
+    Server(up::Server),
+    /// Stop the cluster.
+    #[command(after_help = up::DOWN_EXAMPLES)]
+    Down(up::Down),
     /// Print the administrator's kubeconfig.
     #[command(after_help = "Example:\n  plim kubeconfig > ~/.kube/config && kubectl get namespaces")]
     Kubeconfig,
+    /// The cluster on one screen.
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::StatusCommand),
+    /// Build an image from a Dockerfile.
+    #[command(after_help = build::EXAMPLES)]
+    Build(build::BuildCommand),
+    /// Images in the cluster's own store.
+    #[command(subcommand, after_help = image::EXAMPLES)]
+    Image(image::ImageCommand),
+    /// Run a container from an image.
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::Run),
+    /// What runs.
+    #[command(after_help = ps::EXAMPLES)]
+    Ps(ps::Ps),
+    /// What a pod, or every pod of a workload, says.
+    #[command(after_help = logs::EXAMPLES)]
+    Logs(logs::Logs),
+    /// Run a command in a running container.
+    #[command(after_help = exec::EXAMPLES)]
+    Exec(exec::Exec),
+    /// Why something does not run, or does not answer.
+    #[command(after_help = why::EXAMPLES)]
+    Why(why::Why),
+    /// What was asked for against what is used.
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Top),
+    /// What runs, what it was given, what it used, and what that costs.
+    #[command(after_help = cost::EXAMPLES)]
+    Cost(cost::Cost),
     /// What a list of VMs costs, and which machines would carry the same load.
     #[command(after_help = plan::EXAMPLES)]
     Plan(plan::Plan),
@@ -49,21 +87,41 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A holder has one thread and little memory: it is told apart before anything else is done.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == cluster::node::HOLDER) {
+        return match runtime::holder::dir_of_arguments(arguments) {
+            Some(dir) => runtime::holder::main(&dir),
+            None => ExitCode::FAILURE,
+        };
+    }
     let cli = Cli::parse();
     let data = Data::at(cli.data);
+    let done = |result: anyhow::Result<()>| result.map(|()| 0);
     let result = match cli.command {
-        Command::Server(serve) => serve.run(&data),
-        Command::Down => serve::down(&data),
-        Command::Kubeconfig => kubeconfig::print(&data),
-        Command::Plan(plan) => plan.run(),
+        Command::Up(up) => done(up.run(&data)),
+        Command::Server(server) => done(server.run(&data)),
+        Command::Down(down) => done(down.run(&data)),
+        Command::Kubeconfig => done(kubeconfig::print(&data)),
+        Command::Status(command) => done(command.run(&data)),
+        Command::Build(command) => done(command.run(&data)),
+        Command::Image(command) => done(command.run(&data)),
+        Command::Run(command) => command.run(&data),
+        Command::Ps(command) => done(command.run(&data)),
+        Command::Logs(command) => done(command.run(&data)),
+        Command::Exec(command) => command.run(&data),
+        Command::Why(command) => command.run(&data),
+        Command::Top(command) => done(command.run(&data)),
+        Command::Cost(command) => done(command.run(&data)),
+        Command::Plan(plan) => done(plan.run()),
         Command::Completion { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "plim", &mut std::io::stdout());
-            Ok(())
+            Ok(0)
         }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("plim: {error:#}");
             ExitCode::FAILURE

@@ -6,7 +6,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::observed::Verdict;
+use super::{
+    observed::{Observed, SandboxState, Verdict},
+    resize,
+};
 use crate::spec;
 
 struct Condition {
@@ -31,7 +34,7 @@ pub(super) fn merge(
     pod: &Pod,
     spec: &PodSpec,
     status: &PodStatus,
-    sandbox_up: bool,
+    seen: &Observed,
     verdict: Option<&Verdict>,
     now: Timestamp,
 ) -> Vec<PodCondition> {
@@ -39,7 +42,7 @@ pub(super) fn merge(
     let containers = containers_ready(spec, status);
     let ready = ready(spec, &containers, &old);
     let mut ours = vec![
-        Condition::new("PodReadyToStartContainers", sandbox_up),
+        Condition::new("PodReadyToStartContainers", seen.sandbox.state == SandboxState::Ready),
         initialized(spec, status),
         ready,
         containers,
@@ -49,6 +52,18 @@ pub(super) fn merge(
         ours.push(
             Condition::new("DisruptionTarget", true).because("TerminationByKubelet", verdict.message.clone()),
         );
+    }
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if let Some((reason, message)) = seen.resize_pending.as_ref().filter(|_| !ended) {
+        let reason = if reason == "Infeasible" { "Infeasible" } else { "Deferred" };
+        ours.push(Condition::new("PodResizePending", true).because(reason, message.clone()));
+    }
+    if let Some(failed) = resize::in_progress(spec, seen).filter(|_| !ended) {
+        let condition = Condition::new("PodResizeInProgress", true);
+        ours.push(match failed {
+            Some(why) => condition.because("Error", why),
+            None => condition,
+        });
     }
     let generation = pod.metadata.generation;
     let mut list: Vec<PodCondition> = ours
@@ -71,7 +86,10 @@ pub(super) fn merge(
             }
         })
         .collect();
-    let foreign: Vec<_> = old.into_iter().filter(|o| !list.iter().any(|c| c.type_ == o.type_)).collect();
+    // those of a resize are there only as long as it lasts
+    let over = |kind: &str| kind.starts_with("PodResize");
+    let foreign: Vec<_> =
+        old.into_iter().filter(|o| !over(&o.type_) && !list.iter().any(|c| c.type_ == o.type_)).collect();
     list.extend(foreign);
     list
 }

@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod conditions;
 pub mod observed;
 pub mod probe;
+pub(crate) mod resize;
 mod run;
 pub mod status;
 mod stop;
@@ -51,6 +52,13 @@ pub enum Action {
     },
     /// Run the postStart hook.
     PostStart {
+        /// The container.
+        container: String,
+        /// The runtime's id.
+        id: String,
+    },
+    /// Give a running container the resources that its spec now asks for.
+    Resize {
         /// The container.
         container: String,
         /// The runtime's id.

@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 use super::{
     Action,
-    backoff::{Backoff, Policy, go_duration},
+    backoff::{Backoff, Policy},
     probe::{ProbeKind, ProbeState},
 };
 use crate::spec;
@@ -113,6 +113,18 @@ pub struct Instance {
     pub resources: Option<ResourceRequirements>,
 }
 
+impl Life {
+    /// An end that nobody saw, noticed at `finished`.
+    pub fn lost(finished: Timestamp) -> Self {
+        Self::Exited {
+            finished,
+            exit_code: 137,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "The container could not be located when the pod was terminated".to_owned(),
+        }
+    }
+}
+
 impl Instance {
     /// Whether its process runs.
     pub fn running(&self) -> bool {
@@ -153,6 +165,8 @@ pub enum StopReason {
     PostStart,
     /// The spec asks for another image.
     Changed,
+    /// The spec asks for other resources, and its resize policy for a restart.
+    Resized,
     /// The sandbox it lives in is dead.
     SandboxDied,
 }
@@ -195,6 +209,14 @@ pub struct Seen {
     pub post_start: Hook,
     /// Its end, once decided on.
     pub stop: Option<Stop>,
+    /// The current instance was ended to be started again, whatever its exit code says.
+    pub again: bool,
+    /// Its resources are being changed.
+    pub resizing: bool,
+    /// Why changing them failed last.
+    pub resize_failure: Option<Failure>,
+    /// Waits of failed changes of resources.
+    pub resize_backoff: Backoff,
     /// Probes of the current instance.
     pub startup: ProbeState,
     /// See `startup`.
@@ -239,6 +261,9 @@ impl Seen {
     fn forget_instance(&mut self) {
         self.post_start = Hook::Waiting;
         self.stop = None;
+        self.again = false;
+        (self.resizing, self.resize_failure) = (false, None);
+        self.resize_backoff.reset();
         (self.startup, self.liveness, self.readiness) = Default::default();
     }
 }
@@ -269,6 +294,8 @@ pub struct Observed {
     pub rejected: Option<Verdict>,
     /// The node ends it.
     pub evicted: Option<Verdict>,
+    /// The spec asks for resources that the node cannot give: (reason, message). The pod runs with what it has.
+    pub resize_pending: Option<(String, String)>,
     /// Services are known (their variables go into the environment), so containers may be made.
     pub may_start: bool,
     /// Volumes.
@@ -316,10 +343,16 @@ pub enum Happening {
     PostStart(String, Result<(), String>),
     /// A preStop hook is over.
     PreStop(String, Result<(), String>),
+    /// The resources of the instance with this id were changed to these, or why not.
+    Resized(String, String, Result<Option<ResourceRequirements>, String>),
     /// The runtime refused to stop it: it will be told again.
     StopFailed(String),
-    /// A probe of the instance with this id answered.
-    Probed(String, String, ProbeKind, bool),
+    /// A probe of the instance with this id answered; `None`: it could not be asked, which counts for nothing.
+    Probed(String, String, ProbeKind, Option<bool>),
+    /// The runtime has no container of this id any more.
+    Lost(String, String),
+    /// Something that is needed and was not there may be there now: what failed for it is tried at once.
+    InputsChanged,
     /// Everything on the node is gone.
     Cleaned,
     /// Taking it away, or deleting the object, has to be tried again.
@@ -375,6 +408,7 @@ impl Observed {
                 stop.told = Some(*until);
                 stop.grace = *grace;
             }),
+            Action::Resize { container, .. } => self.touch(container, |s| s.resizing = true),
             Action::Probe { container, kind, .. } => self.touch(container, |s| s.probe_mut(*kind).begin(now)),
             Action::StopSandbox { .. } => self.sandbox.state = SandboxState::Stopping,
             Action::TearDownVolumes => self.volumes = Volumes::TearingDown,
@@ -451,6 +485,21 @@ impl Observed {
                     stop.pre_stop = result.map_or_else(Hook::Failed, |()| Hook::Done);
                 }
             }),
+            Happening::Resized(name, id, result) => self.touch(&name, |seen| {
+                let Some(current) = seen.current.as_mut().filter(|i| i.id == id) else { return };
+                seen.resizing = false;
+                match result {
+                    Ok(resources) => {
+                        current.resources = resources;
+                        seen.resize_failure = None;
+                        seen.resize_backoff.reset();
+                    }
+                    Err(why) => {
+                        let failed = failure(&mut seen.resize_backoff, policy, "Error", why, now);
+                        seen.resize_failure = Some(failed);
+                    }
+                }
+            }),
             Happening::StopFailed(name) => self.touch(&name, |seen| {
                 if let Some(stop) = &mut seen.stop {
                     stop.told = None;
@@ -466,6 +515,22 @@ impl Observed {
                     }
                 });
             }
+            Happening::Lost(name, id) => {
+                let current = self.containers.get(&name).and_then(|s| s.current.clone());
+                if let Some(mut instance) = current.filter(|i| i.id == id && i.exit_code().is_none()) {
+                    instance.life = Life::lost(now);
+                    self.instance(pod, &name, instance);
+                }
+            }
+            Happening::InputsChanged => {
+                let wanting = ["FailedMount", "CreateContainerConfigError"];
+                let failures = self.containers.values_mut().filter_map(|s| s.failure.as_mut());
+                for failure in failures.chain(self.volume_failure.as_mut()) {
+                    if wanting.contains(&failure.reason.as_str()) {
+                        failure.retry_at = failure.retry_at.min(now);
+                    }
+                }
+            }
             Happening::Cleaned => (self.cleaning, self.clean) = (false, true),
             Happening::CleanFailed => (self.cleaning, self.deleting_object) = (false, false),
         }
@@ -479,13 +544,16 @@ impl Observed {
             p.container.image_pull_policy.as_deref() == Some("Always")
                 || spec::container_hash(&p.container) != instance.hash
         });
+        let not_never = spec::restart_policy(&spec) != "Never";
         self.touch(name, |seen| {
             match &mut seen.current {
                 Some(current) if current.id == instance.id => {
                     if matches!(current.life, Life::Exited { .. }) {
                         return;
                     }
-                    *current = instance;
+                    // the runtime does not tell what it was given; that is known here
+                    let resources = current.resources.take();
+                    *current = Instance { resources, ..instance };
                 }
                 Some(current) if current.attempt > instance.attempt => {
                     if seen.previous.as_ref().is_none_or(|p| p.attempt <= instance.attempt) {
@@ -499,6 +567,11 @@ impl Observed {
                 }
             }
             if seen.current.as_ref().is_some_and(|i| i.exit_code().is_some()) {
+                seen.again = seen.stop.as_ref().is_some_and(|s| match s.reason {
+                    StopReason::Changed | StopReason::Resized => true,
+                    StopReason::Probe(_) | StopReason::PostStart => not_never,
+                    StopReason::PodEnds | StopReason::SandboxDied => false,
+                });
                 seen.stop = None;
                 if stale {
                     seen.image = None;
@@ -529,7 +602,5 @@ impl Stop {
 fn failure(backoff: &mut Backoff, policy: &Policy, reason: &str, message: String, now: Timestamp) -> Failure {
     backoff.attempt(policy.retry, now, now);
     let wait = backoff.wait();
-    let message =
-        if reason == "ImagePullBackOff" { format!("{message} {}", go_duration(wait)) } else { message };
     Failure { reason: reason.to_owned(), message, retry_at: now + wait.max(SignedDuration::ZERO) }
 }

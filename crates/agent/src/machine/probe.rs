@@ -72,8 +72,10 @@ impl ProbeState {
     }
 
     /// Takes one result; the verdict changes once the threshold of equal results in a row is reached.
-    pub fn record(&mut self, probe: &Probe, success: bool) {
+    /// `None` counts for nothing.
+    pub fn record(&mut self, probe: &Probe, answer: Option<bool>) {
         self.in_flight = false;
+        let Some(success) = answer else { return };
         self.run = if self.run.0 == success && self.run.1 > 0 {
             (success, self.run.1.saturating_add(1))
         } else {
@@ -102,7 +104,7 @@ mod tests {
         let mut state = ProbeState::default();
         let mut out = String::new();
         for result in results.chars() {
-            state.record(probe, result == '+');
+            state.record(probe, Some(result == '+'));
             out.push(match state.verdict {
                 None => '?',
                 Some(true) => '+',

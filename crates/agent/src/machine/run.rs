@@ -9,7 +9,7 @@ use super::{
     Action, Step,
     observed::{Hook, Life, Observed, SandboxState, Seen, StopReason, Volumes},
     probe::ProbeKind,
-    stop,
+    resize, stop,
 };
 use crate::spec::{self, Part, Role};
 
@@ -39,12 +39,18 @@ pub(super) fn started(part: &Part<'_>, seen: &Seen) -> bool {
         && (part.container.startup_probe.is_none() || seen.startup.verdict == Some(true))
 }
 
+/// Whether a container that ended with `code` is started again: by its policy, or because it was ended for that.
+pub(super) fn again(spec: &PodSpec, part: &Part<'_>, state: &Seen, code: i32) -> bool {
+    (state.again && part.role != Role::Ephemeral) || spec::restarts(spec, part, code)
+}
+
 /// Whether the pod has run its course: every main container has ended for good, or an init container has failed for good.
 pub(super) fn completed(spec: &PodSpec, seen: &Observed) -> bool {
     let parts = spec::parts(spec);
     let ended = |p: &Part<'_>| {
-        let code = seen.seen(&p.container.name).filter(|s| !s.busy)?.current.as_ref()?.exit_code()?;
-        (!spec::restarts(spec, p, code)).then_some(code)
+        let state = seen.seen(&p.container.name).filter(|s| !s.busy)?;
+        let code = state.current.as_ref()?.exit_code()?;
+        (!again(spec, p, state, code)).then_some(code)
     };
     let mut mains = parts.iter().filter(|p| p.role == Role::Main).peekable();
     let main_over = mains.peek().is_some() && mains.all(|p| ended(p).is_some());
@@ -117,7 +123,7 @@ fn hook_pending(part: &Part<'_>, seen: &Seen) -> bool {
 }
 
 /// Whether `at` has come; if not, asks to be woken then.
-fn due(at: Option<Timestamp>, now: Timestamp, out: &mut Step) -> bool {
+pub(super) fn due(at: Option<Timestamp>, now: Timestamp, out: &mut Step) -> bool {
     match at {
         Some(at) if at > now => {
             out.wake(at);
@@ -154,7 +160,7 @@ fn start(
             None if instance.running() => return,
             // made by an agent that ended before it could start it: make a new one
             None => {}
-            Some(code) if !spec::restarts(spec, part, code) => return,
+            Some(code) if !again(spec, part, state, code) => return,
             Some(_) if !due(restart_at(state), now, out) => return,
             Some(_) => {}
         }
@@ -187,6 +193,9 @@ fn attend(pod: &Pod, part: &Part<'_>, state: &Seen, seen: &Observed, now: Timest
     }
     if part.role != Role::Ephemeral && instance.hash != spec::container_hash(&part.container) {
         stop::end(part, seen, now, (grace, now, StopReason::Changed), true, out);
+        return;
+    }
+    if resize::plan(part, state, seen, grace, now, out) {
         return;
     }
     if part.container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some()) {

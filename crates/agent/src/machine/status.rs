@@ -3,7 +3,7 @@
 use k8s_openapi::{
     api::core::v1::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, Pod, PodIP, PodSpec, PodStatus,
+        ContainerStatus, Pod, PodIP, PodSpec, PodStatus, ResourceRequirements,
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -13,7 +13,7 @@ use super::{
     Intent,
     backoff::{Policy, go_duration},
     conditions,
-    observed::{Hook, Instance, Life, Observed, SandboxState, Seen, Verdict},
+    observed::{Hook, Instance, Life, Observed, Seen, Verdict},
     run,
 };
 use crate::{
@@ -62,7 +62,7 @@ pub(super) fn compute(
         // a terminal phase is never left
         (_, Some(over @ ("Succeeded" | "Failed"))) => over,
         (Some(_), _) if quiet => "Failed",
-        _ => phase(&spec, &parts, &status, ending && quiet),
+        _ => phase(&spec, &parts, &status, seen, ending && quiet),
     };
     status.phase = Some(phase.to_owned());
     match verdict {
@@ -75,8 +75,7 @@ pub(super) fn compute(
         status.pod_ip = seen.sandbox.ips.first().cloned();
         status.pod_ips = Some(seen.sandbox.ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect());
     }
-    let up = seen.sandbox.state == SandboxState::Ready;
-    status.conditions = Some(conditions::merge(pod, &spec, &status, up, verdict, now));
+    status.conditions = Some(conditions::merge(pod, &spec, &status, seen, verdict, now));
     status.allocated_resources = old.allocated_resources;
     status.resources = old.resources;
     status.resource_claim_statuses = old.resource_claim_statuses;
@@ -85,7 +84,17 @@ pub(super) fn compute(
 }
 
 /// The phase that the containers' states add up to.
-fn phase(spec: &PodSpec, parts: &[Part<'_>], status: &PodStatus, terminal: bool) -> &'static str {
+fn phase(
+    spec: &PodSpec,
+    parts: &[Part<'_>],
+    status: &PodStatus,
+    seen: &Observed,
+    terminal: bool,
+) -> &'static str {
+    let again = |p: &Part<'_>, code| match seen.seen(&p.container.name) {
+        Some(state) => run::again(spec, p, state, code),
+        None => spec::restarts(spec, p, code),
+    };
     let find = |p: &Part<'_>| {
         let list =
             if p.role == Role::Main { &status.container_statuses } else { &status.init_container_statuses };
@@ -103,7 +112,7 @@ fn phase(spec: &PodSpec, parts: &[Part<'_>], status: &PodStatus, terminal: bool)
         match part.role {
             Role::Init => match state.terminated {
                 Some(t) if t.exit_code == 0 => {}
-                Some(t) if !spec::restarts(spec, part, t.exit_code) => failed_init += 1,
+                Some(t) if !again(part, t.exit_code) => failed_init += 1,
                 _ => pending_init += 1,
             },
             Role::Sidecar => {
@@ -120,10 +129,10 @@ fn phase(spec: &PodSpec, parts: &[Part<'_>], status: &PodStatus, terminal: bool)
                 } else if let Some(t) = state.terminated {
                     stopped += 1;
                     succeeded += i32::from(t.exit_code == 0);
-                    restarting |= spec::restarts(spec, part, t.exit_code);
+                    restarting |= again(part, t.exit_code);
                 } else if let Some(code) = last_code {
                     stopped += 1;
-                    restarting |= spec::restarts(spec, part, code);
+                    restarting |= again(part, code);
                 } else {
                     waiting += 1;
                 }
@@ -251,7 +260,9 @@ fn container(
         if status.ready && ending && state.stop.as_ref().is_some_and(|s| s.told.is_some()) {
             status.ready = part.container.readiness_probe.is_some();
         }
-        status.resources = state.current.as_ref().and_then(|i| i.resources.clone());
+        // there even where nothing is asked for: that it is known is news too
+        let resources = state.current.as_ref().and_then(|i| i.resources.clone()).unwrap_or_default();
+        status.resources = Some(ResourceRequirements { claims: None, ..resources });
         status.allocated_resources =
             part.container.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
     } else if part.role == Role::Init {
@@ -290,7 +301,7 @@ fn after_exit(
     ending: bool,
 ) -> (ContainerState, Option<ContainerState>) {
     let ended = terminated(instance).unwrap_or_default();
-    let again = !ending && spec::restarts(spec, part, instance.exit_code().unwrap_or(0));
+    let again = !ending && run::again(spec, part, state, instance.exit_code().unwrap_or(0));
     if !again {
         return (ended, previous);
     }

@@ -119,6 +119,14 @@ impl World {
                     self.exit(&container, 143);
                 }
             }
+            Action::Resize { container, id } => {
+                if !self.note(format!("resize {container}")) {
+                    let spec = spec::spec(&self.pod);
+                    let part = spec::part(&spec, &container).expect("the container");
+                    let resources = part.container.resources.clone();
+                    self.happen(Happening::Resized(container, id, Ok(resources)));
+                }
+            }
             Action::Probe { container, kind, .. } => {
                 self.note(format!("{} {container}", kind.as_str().to_lowercase()));
             }
@@ -147,7 +155,8 @@ impl World {
     fn instance(&mut self, container: &str, attempt: u32) -> Instance {
         self.made += 1;
         let spec = spec::spec(&self.pod);
-        let hash = spec::part(&spec, container).map_or(0, |p| spec::container_hash(&p.container));
+        let part = spec::part(&spec, container);
+        let hash = part.as_ref().map_or(0, |p| spec::container_hash(&p.container));
         Instance {
             id: format!("c{}", self.made),
             attempt,
@@ -157,7 +166,7 @@ impl World {
             image_id: "sha256:1".into(),
             user: None,
             hash,
-            resources: None,
+            resources: part.and_then(|p| p.container.resources.clone()),
         }
     }
 
@@ -172,7 +181,7 @@ impl World {
 
     fn answer(&mut self, container: &str, kind: ProbeKind, success: bool) -> &mut Self {
         let id = self.seen.containers[container].current.clone().expect("an instance").id;
-        self.happen(Happening::Probed(container.into(), id, kind, success));
+        self.happen(Happening::Probed(container.into(), id, kind, Some(success)));
         self
     }
 
@@ -513,7 +522,7 @@ fn a_probe_result_of_a_former_instance_counts_for_nothing() {
     w.settle();
     let old = w.seen.containers["a"].current.clone().unwrap().id;
     w.exit("a", 1).settle();
-    w.happen(Happening::Probed("a".into(), old, ProbeKind::Liveness, false));
+    w.happen(Happening::Probed("a".into(), old, ProbeKind::Liveness, Some(false)));
     w.told();
     w.settle();
     assert_eq!(w.told(), "");
@@ -702,4 +711,117 @@ fn failed_mounts_are_tried_again_and_hold_the_containers_back() {
     w.held.clear();
     w.pass(1).settle();
     assert_eq!(w.told(), "volumes, start a 0");
+}
+
+#[test]
+fn a_probe_that_could_not_ask_counts_for_nothing_and_is_asked_again() {
+    let probe =
+        json!({"livenessProbe": {"exec": {"command": ["x"]}, "failureThreshold": 1, "periodSeconds": 5}});
+    let mut w = World::new(json!({"containers": [with(c("a"), probe)]}));
+    w.settle();
+    let id = w.seen.containers["a"].current.clone().unwrap().id;
+    w.happen(Happening::Probed("a".into(), id, ProbeKind::Liveness, None));
+    w.told();
+    w.settle();
+    assert_eq!(w.told(), "");
+    w.pass(5).settle();
+    assert_eq!(w.told(), "liveness a");
+}
+
+#[test]
+fn a_container_that_the_runtime_lost_has_ended_and_is_started_again() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.settle();
+    let id = w.seen.containers["a"].current.clone().unwrap().id;
+    w.happen(Happening::Lost("a".into(), "another".into()));
+    assert_eq!(w.state("a"), "running ready=true restarts=0");
+    w.happen(Happening::Lost("a".into(), id));
+    w.settle();
+    let last = w.status("a").last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    assert_eq!(w.state("a"), "running ready=true restarts=1");
+}
+
+#[test]
+fn what_waited_for_a_config_map_goes_on_when_one_changes() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.held = vec!["start"];
+    w.settle();
+    let why = "configmap \"x\" not found".to_owned();
+    w.happen(Happening::Started("a".into(), Err(("CreateContainerConfigError".into(), why))));
+    w.settle();
+    w.told();
+    w.happen(Happening::InputsChanged);
+    w.settle();
+    assert_eq!(w.told(), "start a 0");
+}
+
+fn cpu(amount: &str) -> Value {
+    json!({"resources": {"requests": {"cpu": amount}}})
+}
+
+#[test]
+fn a_resize_reaches_the_running_container_and_its_condition_lasts_as_long() {
+    let mut w = World::new(json!({"containers": [with(c("a"), cpu("1"))]}));
+    w.settle();
+    w.told();
+    w.held = vec!["resize"];
+    w.pod.spec.as_mut().unwrap().containers[0] = serde_json::from_value(with(c("a"), cpu("2"))).unwrap();
+    w.settle();
+    assert_eq!(w.told(), "resize a");
+    assert_eq!(w.condition("PodResizeInProgress").0, "True");
+    let id = w.seen.containers["a"].current.clone().unwrap().id;
+    w.happen(Happening::Resized("a".into(), id.clone(), Err("busy".into())));
+    assert_eq!(w.condition("PodResizeInProgress").1, "Error");
+    let requests = w.status("a").resources.unwrap().requests.unwrap();
+    assert_eq!(requests["cpu"].0, "1", "what it runs with, not what it shall have");
+    w.pass(1).settle();
+    assert_eq!(w.told(), "resize a");
+    w.held.clear();
+    let spec = w.pod.spec.clone().unwrap();
+    w.happen(Happening::Resized("a".into(), id, Ok(spec.containers[0].resources.clone())));
+    w.settle();
+    assert_eq!(w.told(), "");
+    assert!(!w.step().status.conditions.unwrap().iter().any(|c| c.type_.starts_with("PodResize")));
+    assert_eq!(w.state("a"), "running ready=true restarts=0");
+}
+
+#[test]
+fn a_resize_policy_may_ask_for_a_restart_whatever_the_exit_code() {
+    let policy = json!({"resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]});
+    let container = |amount| with(with(c("a"), policy.clone()), cpu(amount));
+    let mut w = World::new(json!({"restartPolicy": "OnFailure", "containers": [container("1")]}));
+    w.settle();
+    w.told();
+    w.held = vec!["kill"];
+    w.pod.spec.as_mut().unwrap().containers[0] = serde_json::from_value(container("2")).unwrap();
+    w.settle();
+    assert_eq!(w.told(), "kill a 30");
+    w.exit("a", 0).settle();
+    assert_eq!(w.told(), "start a 1");
+    assert_eq!(w.state("a"), "running ready=true restarts=1");
+}
+
+#[test]
+fn a_container_ended_by_its_liveness_probe_is_started_again_even_if_it_ends_well() {
+    let probe = json!({"livenessProbe": {"exec": {"command": ["x"]}, "failureThreshold": 1}});
+    for (policy, phase, told) in
+        [("OnFailure", "Running", "start a 1, liveness a"), ("Never", "Succeeded", "stopSandbox, unmount")]
+    {
+        let mut w = World::new(json!({"restartPolicy": policy, "containers": [with(c("a"), probe.clone())]}));
+        w.settle();
+        w.held = vec!["kill"];
+        w.answer("a", ProbeKind::Liveness, false).settle();
+        w.told();
+        w.exit("a", 0).settle();
+        assert_eq!((w.phase().as_str(), w.told().as_str()), (phase, told));
+    }
+}
+
+#[test]
+fn a_pending_resize_shows_why() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.settle();
+    w.seen.resize_pending = Some(("Deferred".into(), "not enough".into()));
+    assert_eq!(w.condition("PodResizePending"), ("True".into(), "Deferred".into()));
 }

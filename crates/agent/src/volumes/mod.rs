@@ -66,6 +66,23 @@ pub fn set_up(
     Ok(places)
 }
 
+/// Renews what [`set_up`] made from API objects; everything else is left as it is.
+pub fn renew(
+    dir: &Path,
+    pod: &k8s_openapi::api::core::v1::Pod,
+    objects: &Objects<'_>,
+) -> Result<(), VolumeError> {
+    let spec = crate::spec::spec(pod);
+    let group = spec.security_context.as_ref().and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
+    for volume in spec.volumes.iter().flatten() {
+        let Some(payload) = sources::payload(volume, pod, objects) else { continue };
+        let payload = payload.map_err(|why| VolumeError::Source { volume: volume.name.clone(), why })?;
+        atomic::write(&dir.join("volumes").join(&volume.name), &payload, group)
+            .map_err(|source| VolumeError::Io { volume: volume.name.clone(), source })?;
+    }
+    Ok(())
+}
+
 fn one(
     dir: &Path,
     volume: &Volume,
@@ -79,7 +96,8 @@ fn one(
     let wrong = |why: String| VolumeError::Source { volume: volume.name.clone(), why };
     if let Some(empty) = &volume.empty_dir {
         let memory = empty.medium.as_deref() == Some("Memory");
-        if !place.exists() {
+        // after a restart of the machine the directory is still there, what was mounted on it is not
+        if !place.exists() || (memory && !is_mounted(&place)) {
             fs::create_dir_all(&place).map_err(io)?;
             if memory {
                 let limit = empty.size_limit.as_ref().and_then(quantity::units).filter(|l| *l > 0);
@@ -113,6 +131,9 @@ fn one(
     match sources::payload(volume, pod, objects) {
         Some(payload) => {
             let payload = payload.map_err(wrong)?;
+            if sources::confidential(volume) {
+                in_memory(&place).map_err(io)?;
+            }
             atomic::write(&place, &payload, group).map_err(io)?;
             Ok(Place::Path(place, true))
         }
@@ -120,9 +141,30 @@ fn one(
     }
 }
 
+/// Keeps what is written to `place` off the disk. Without the right to mount, it lies there like everything else.
+fn in_memory(place: &Path) -> io::Result<()> {
+    fs::create_dir_all(place)?;
+    if is_mounted(place) {
+        return Ok(());
+    }
+    match tmpfs(place, None) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!(place = %place.display(), "no right to mount: secrets lie on the disk");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Whether another file system begins at `place`.
+fn is_mounted(place: &Path) -> bool {
+    let device = |p: &Path| fs::symlink_metadata(p).map(|m| m.dev()).ok();
+    place.parent().is_some_and(|parent| device(place) != device(parent))
+}
+
 fn tmpfs(place: &Path, size: Option<i64>) -> io::Result<()> {
-    let options = size.map(|s| format!("size={s}")).unwrap_or_default();
-    let options = std::ffi::CString::new(options)?;
+    let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
+    let options = std::ffi::CString::new(format!("mode=755{size}"))?;
     let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
     Ok(rustix::mount::mount("tmpfs", place, "tmpfs", flags, Some(options.as_c_str()))?)
 }

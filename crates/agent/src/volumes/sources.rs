@@ -70,6 +70,13 @@ pub fn needs(pod: &Pod) -> Needs {
     needs
 }
 
+/// Whether a volume holds what must not lie on a disk: secrets or tokens.
+pub(super) fn confidential(volume: &Volume) -> bool {
+    let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+    volume.secret.is_some()
+        || sources.into_iter().any(|s| s.secret.is_some() || s.service_account_token.is_some())
+}
+
 fn token_need(t: &k8s_openapi::api::core::v1::ServiceAccountTokenProjection) -> TokenNeed {
     TokenNeed {
         audience: t.audience.clone().unwrap_or_default(),

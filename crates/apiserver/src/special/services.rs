@@ -172,8 +172,11 @@ impl Allocator {
     }
 
     fn free_address(state: &State, address: IpAddr, owner: &str) -> bool {
-        !state.reserved_addresses.contains(&address)
-            && state.used_addresses.get(&address).is_none_or(|who| who == owner)
+        // What a Service has is its own, though the write that gave it may not have let go of it yet.
+        match state.used_addresses.get(&address) {
+            Some(who) => who == owner,
+            None => !state.reserved_addresses.contains(&address),
+        }
     }
 
     fn families(&self, object: &mut Object) {
@@ -286,9 +289,11 @@ impl Allocator {
     ) {
         let free = |number: u16, protocol: &str, lease: &Lease<'_>, same: bool| {
             let key = (number, protocol.to_owned());
-            !state.reserved_ports.contains(&key)
-                && !lease.ports.contains(&key)
-                && state.used_ports.get(&key).is_none_or(|who| same && who == owner)
+            !lease.ports.contains(&key)
+                && match state.used_ports.get(&key) {
+                    Some(who) => same && who == owner,
+                    None => !state.reserved_ports.contains(&key),
+                }
         };
         let ports_path = FieldPath::root().child("spec").child("ports");
         if wants_node_ports(&object["spec"]) || text(&object["spec"], "type") == "LoadBalancer" {

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,6 +38,8 @@ const CONNECTIONS: usize = 128;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Aliases that point to aliases.
 const ALIAS_DEPTH: usize = 8;
+/// The index of the loopback device in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Which namespace a pod address belongs to, for the search path: the first search domain of a pod is that of
 /// its namespace. `None` if unknown.
@@ -80,7 +82,7 @@ impl Server {
     pub fn start(config: Config, zone: Arc<Zone>, upstream: Arc<Upstream>) -> Result<Self> {
         if config.assign {
             let mut m = Messages::new();
-            m.address(1, Ipv4Net::new_assert(config.address, 32));
+            m.address(LOOPBACK, Ipv4Net::new_assert(config.address, 32));
             Socket::route(config.netns.as_deref())?
                 .request(m)
                 .map_err(Error::netlink(format!("give {} to the loopback device", config.address)))?;
@@ -114,6 +116,16 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// Takes the cluster DNS address from a node's loopback device again; its not being there is fine.
+pub fn release(address: Ipv4Addr, netns: Option<&Path>) -> Result<()> {
+    let mut m = Messages::new();
+    m.delete_address(LOOPBACK, Ipv4Net::new_assert(address, 32));
+    match Socket::route(netns)?.request(m) {
+        Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+        done => done.map_err(Error::netlink(format!("take {address} from the loopback device"))),
     }
 }
 

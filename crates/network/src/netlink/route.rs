@@ -12,6 +12,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
@@ -137,6 +138,11 @@ impl Messages {
         self.begin(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &ifaddr(link, address))
             .attr(1, &address.addr().octets())
             .attr(2, &address.addr().octets());
+    }
+
+    /// Takes an address from a link.
+    pub(crate) fn delete_address(&mut self, link: u32, address: Ipv4Net) {
+        self.begin(RTM_DELADDR, NLM_F_ACK, &ifaddr(link, address)).attr(2, &address.addr().octets());
     }
 
     /// Adds or replaces a route.

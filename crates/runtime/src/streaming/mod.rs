@@ -2,6 +2,20 @@
 //!
 //! The server speaks the protocols (WebSocket, every `channel.k8s.io` version, and SPDY/3.1); a [`Backend`] has the
 //! processes.
+//!
+//! In reading order: `tokens` (what a URL is good for), `server` (HTTP, upgrades), `process` (a process' streams, whatever
+//! carries them), `websocket` and `spdy` (what carries them), `remote_command` and `port_forward` (what is carried).
+
+mod activity;
+mod port_forward;
+mod process;
+mod remote_command;
+mod server;
+pub mod spdy;
+mod tokens;
+mod websocket;
+
+pub use server::Server;
 
 use async_trait::async_trait;
 use tokio::{

@@ -1,4 +1,4 @@
-//! The control plane of one process: store, API server, scheduler.
+//! The control plane of one process: store, API server, and the loops that work beside it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -14,11 +14,13 @@ use access::{
 };
 use anyhow::{Context, Result};
 use apiserver::Server;
+use controllers::{local_path::OnThisMachine, node_ipam::Range};
 use ipnet::{IpNet, Ipv4Net};
+use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::connector::Connector;
 use crate::{
-    connector::Connector,
     data::Data,
     kubeconfig,
     pki::{Authority, Identity, Subject},
@@ -34,6 +36,10 @@ pub struct Addresses {
     pub advertise: IpAddr,
     /// Service addresses.
     pub services: Ipv4Net,
+    /// Pod addresses.
+    pub pods: Ipv4Net,
+    /// LoadBalancer addresses.
+    pub pool: Ipv4Net,
 }
 
 impl Addresses {
@@ -41,10 +47,24 @@ impl Addresses {
     pub fn kubernetes(&self) -> IpAddr {
         IpAddr::V4(nth(self.services, 1))
     }
+
+    /// The cluster DNS address.
+    pub fn dns(&self) -> Ipv4Addr {
+        nth(self.services, 10)
+    }
 }
 
 fn nth(net: Ipv4Net, n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(net.network()) + n)
+}
+
+/// A part of the control plane that another program can take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The control loops.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
 }
 
 /// A running control plane.
@@ -52,16 +72,25 @@ pub struct Control {
     server: Server,
     /// Where it is reached.
     pub url: String,
+    /// Signs what nodes show each other and the server.
+    pub authority: Authority,
     store: Arc<store::Embedded>,
     tasks: tokio::task::JoinSet<()>,
 }
 
+/// Bits of the prefix of a node's part of the pod addresses.
+const NODE_MASK: u8 = 24;
 /// The issuer of service account tokens, as upstream names it by default.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 impl Control {
     /// Opens the store, makes what has to exist, listens.
-    pub async fn start(data: &Data, addresses: &Addresses, progress: &Progress) -> Result<Self> {
+    pub async fn start(
+        data: &Data,
+        addresses: &Addresses,
+        without: &[Part],
+        progress: &Progress,
+    ) -> Result<Self> {
         let step = progress.step("certificates");
         let authority = Authority::open(data)?;
         let serving = authority.identity("apiserver", &server_subject(addresses))?;
@@ -100,8 +129,10 @@ impl Control {
         config.admission = admission::chain(Arc::clone(&rbac));
         config.anonymous = true;
         config.service_cidrs = vec![IpNet::V4(addresses.services)];
-        config.advertise = Some((addresses.advertise, listener_port));
+        // Nobody else reaches a loopback address: the Service `kubernetes` has no endpoints then.
+        config.advertise = Some((addresses.advertise, listener_port)).filter(|(ip, _)| !ip.is_loopback());
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
+        config.bootstrap.extend(own_objects(addresses));
         config.issuer = Some(issuer);
         let kubelet_client =
             Subject::Client { user: "kube-apiserver-kubelet-client", groups: &["system:masters"] };
@@ -121,13 +152,13 @@ impl Control {
         let url = format!("https://{}:{}", reachable(addresses), listener_port);
         data.write(kubeconfig::FILE, &kubeconfig::text(&url, &authority.certificate, &admin))?;
         step.done();
-        let mut control = Self { server, url, store, tasks };
-        control.run_loops();
+        let mut control = Self { server, url, authority, store, tasks };
+        control.run_loops(data, addresses, without)?;
         Ok(control)
     }
 
     /// A client in this process that acts as `user`.
-    fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
         groups.push(access::AUTHENTICATED.to_owned());
         let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
@@ -135,9 +166,43 @@ impl Control {
     }
 
     /// Starts what works beside the server, each as a client of it.
-    fn run_loops(&mut self) {
-        let client = self.client("system:kube-scheduler", &[]);
-        self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
+    fn run_loops(&mut self, data: &Data, addresses: &Addresses, without: &[Part]) -> Result<()> {
+        if !without.contains(&Part::Scheduler) {
+            let client = self.client("system:kube-scheduler", &[]);
+            self.tasks.spawn(scheduler::shell::run(client, scheduler::Policy::Pack));
+        }
+        if !without.contains(&Part::Controllers) {
+            self.run_controllers(data, addresses)?;
+        }
+        Ok(())
+    }
+
+    fn run_controllers(&mut self, data: &Data, addresses: &Addresses) -> Result<()> {
+        let client = self.client(
+            "system:serviceaccount:kube-system:service-controller",
+            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+        );
+        let pool = addresses.pool;
+        self.tasks.spawn(async move {
+            if let Err(error) = network::loadbalancer::run(client, pool).await {
+                tracing::error!(%error, "LoadBalancer addresses are no longer given out");
+            }
+        });
+        let volumes = std::path::absolute(data.folder("volumes")?)?;
+        let settings = controllers::cluster_loops::Settings {
+            ca: self.authority.certificate.clone(),
+            // Tokens without end are what bound tokens have replaced.
+            sign: None,
+            pod_networks: vec![Range::new(IpNet::V4(addresses.pods), NODE_MASK)?],
+            volumes: Some(volumes.clone()),
+            disks: None,
+        };
+        let loops = controllers::all(&controllers::Options { cluster: Some(settings) });
+        // Upstream gives every loop an account of its own; one process that has the store needs no such walls.
+        let client = self.client("system:kube-controller-manager", &["system:masters"]);
+        let disks = Arc::new(OnThisMachine { root: volumes });
+        self.tasks.spawn(controllers::driver::run_with_disks(client, loops, Some(disks)));
+        Ok(())
     }
 
     /// Stops listening and closes the store.
@@ -173,8 +238,29 @@ fn signing_key(data: &Data) -> Result<String> {
     Ok(key)
 }
 
+/// What exists in every cluster of ours beside what exists in every cluster.
+fn own_objects(addresses: &Addresses) -> Vec<apimachinery::Object> {
+    // Nodes answer the address themselves: the Service reserves it, and is where tools look for it.
+    let dns = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "kube-dns", "namespace": "kube-system",
+            "labels": { "k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true" } },
+        "spec": { "clusterIP": addresses.dns().to_string(), "ports": [
+            { "name": "dns", "port": 53, "protocol": "UDP" },
+            { "name": "dns-tcp", "port": 53, "protocol": "TCP" } ] }
+    });
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": { "name": "standard",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+        "provisioner": "plimsoll.dev/local-path", "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer"
+    });
+    vec![dns, class]
+}
+
 /// TLS 1.2 and 1.3; a client may show a certificate of the cluster's authority.
-fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
+pub fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {

@@ -1,0 +1,223 @@
+//! `plim up`, `plim server`, `plim down`: what the flags say, and the cluster's life from start to end.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use ipnet::Ipv4Net;
+
+use crate::{
+    cluster::{
+        control::{Addresses, Control, Part},
+        machine::{Machine, Wanted},
+        node,
+    },
+    data::Data,
+    progress::Progress,
+    serve::{self, Ready},
+};
+
+/// Shown by `plim up --help`.
+pub const UP_EXAMPLES: &str = "Examples:\n  plim up -d                       a cluster on this machine, in the background\n  plim up -d --nodes 3             the same with three nodes, each in a network namespace of its own\n  plim up -d --data /srv/other --port 7443";
+/// Shown by `plim server --help`.
+pub const SERVER_EXAMPLES: &str =
+    "Examples:\n  plim server -d                   the control plane alone: no pods run on this machine";
+/// Shown by `plim down --help`.
+pub const DOWN_EXAMPLES: &str = "Examples:\n  plim down                        end pods and cluster, keep the state\n  plim down --keep-pods            end the program only; pods run on, the next `plim up` takes them over\n  plim down --delete               leave nothing behind";
+
+/// What both have.
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// Go on in the background once everything is ready.
+    #[arg(short, long)]
+    detach: bool,
+    /// Port of the API server; 0 takes a free one.
+    #[arg(long, default_value_t = 6443)]
+    port: u16,
+    /// Address of the API server.
+    #[arg(long, default_value = "0.0.0.0")]
+    listen: IpAddr,
+    /// Addresses of services; the first is the API server itself.
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    service_cidr: Ipv4Net,
+    /// Addresses of pods.
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pod_cidr: Ipv4Net,
+    /// Addresses for services of type LoadBalancer.
+    #[arg(long, default_value = "10.97.0.0/24", value_name = "CIDR")]
+    load_balancer_pool: Ipv4Net,
+}
+
+/// Start the control plane alone.
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    #[command(flatten)]
+    common: Common,
+    /// Leave a part to another program, such as upstream's kube-scheduler; may be given several times.
+    #[arg(long, value_enum, value_name = "PART")]
+    disable: Vec<Part>,
+}
+
+/// Start a cluster on this machine.
+#[derive(Args, Clone, Debug)]
+pub struct Up {
+    #[command(flatten)]
+    common: Common,
+    /// How many nodes this machine shall be.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Name of the only node; the machine's own when left out.
+    #[arg(long, conflicts_with = "nodes")]
+    node_name: Option<String>,
+    /// The network between several nodes and this machine.
+    #[arg(long, default_value = "10.89.0.0/24", value_name = "CIDR")]
+    node_network: Ipv4Net,
+}
+
+/// Stop the cluster.
+#[derive(Args, Clone, Debug)]
+pub struct Down {
+    /// Pods run on; the next `plim up` takes them over.
+    #[arg(long, conflicts_with = "delete")]
+    keep_pods: bool,
+    /// Remove the state folder too: objects, images, volumes.
+    #[arg(long)]
+    delete: bool,
+}
+
+impl Common {
+    fn check(&self) -> Result<()> {
+        ensure!(self.service_cidr.prefix_len() <= 24, "--service-cidr needs a range of /24 or larger");
+        let ranges = [
+            ("--service-cidr", self.service_cidr),
+            ("--pod-cidr", self.pod_cidr),
+            ("--load-balancer-pool", self.load_balancer_pool),
+        ];
+        for (i, (name, range)) in ranges.iter().enumerate() {
+            for (other, theirs) in &ranges[i + 1..] {
+                ensure!(
+                    !range.contains(&theirs.network()) && !theirs.contains(&range.network()),
+                    "{name} {range} and {other} {theirs} overlap"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn addresses(&self, advertise: IpAddr) -> Addresses {
+        Addresses {
+            listen: SocketAddr::new(self.listen, self.port),
+            advertise,
+            services: self.service_cidr,
+            pods: self.pod_cidr,
+            pool: self.load_balancer_pool,
+        }
+    }
+}
+
+impl Server {
+    /// Starts it, in front or in the background.
+    pub fn run(self, data: &Data) -> Result<()> {
+        self.common.check()?;
+        serve::run(data, self.common.detach, async |progress: Progress, ready: Ready| {
+            let advertise =
+                if self.common.listen.is_unspecified() { own_address() } else { self.common.listen };
+            let control =
+                Control::start(data, &self.common.addresses(advertise), &self.disable, &progress).await?;
+            tell(&progress, data, &control.url);
+            ready.wait_for_end(progress).await?;
+            control.stop().await;
+            Ok(())
+        })
+    }
+}
+
+impl Up {
+    /// Starts it, in front or in the background.
+    pub fn run(self, data: &Data) -> Result<()> {
+        self.common.check()?;
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "a node needs root (namespaces, cgroups, nftables): use sudo, or `plim server` for a control plane alone"
+        );
+        serve::run(data, self.common.detach, async |progress: Progress, ready: Ready| {
+            self.serve(data, progress, ready).await
+        })
+    }
+
+    async fn serve(&self, data: &Data, progress: Progress, ready: Ready) -> Result<()> {
+        let IpAddr::V4(address) = own_address() else { bail!("this machine has no IPv4 address") };
+        let wanted = Wanted {
+            nodes: self.nodes,
+            name: self.node_name.clone(),
+            address,
+            pods: self.common.pod_cidr,
+            services: self.common.service_cidr,
+            pool: self.common.load_balancer_pool,
+            between: self.node_network,
+        };
+        let machine = Machine::plan(data, &wanted)?;
+        if let Some(before) = Machine::remembered(data)?.filter(|before| *before != machine) {
+            // Another layout than the last: what is left of that one has no place in this one.
+            node::remove_all(data, &before).await?;
+        }
+        let step = progress.step(format!("network for {} node(s)", machine.nodes.len()));
+        machine.up(data)?;
+        step.done();
+        let addresses = self.common.addresses(machine.gateway()?.into());
+        let control = Control::start(data, &addresses, &[], &progress).await?;
+        let nodes = node::start_all(data, &machine, &control, &progress).await?;
+        tell(&progress, data, &control.url);
+        progress.line("  next        plim status · plim run --rm IMAGE -- COMMAND · kubectl apply -f FILE");
+        ready.wait_for_end(progress).await?;
+        nodes.stop().await;
+        control.stop().await;
+        Ok(())
+    }
+}
+
+impl Down {
+    /// Ends the program, then what it had on this machine.
+    pub fn run(self, data: &Data) -> Result<()> {
+        let was_running = serve::end(data)?;
+        if !self.keep_pods
+            && let Some(machine) = Machine::remembered(data)?
+        {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(node::remove_all(data, &machine))?;
+        }
+        let place = data.root().display();
+        if self.delete && data.root().exists() {
+            std::fs::remove_dir_all(data.root())?;
+            println!("removed {place}");
+        } else if was_running {
+            println!("stopped; the state stays in {place}");
+        } else {
+            println!("nothing is running in {place}");
+        }
+        Ok(())
+    }
+}
+
+fn tell(progress: &Progress, data: &Data, url: &str) {
+    progress.line(&format!("Ready after {:.2} s.", progress.seconds()));
+    let folder = if data.root() == std::path::Path::new(crate::data::DEFAULT) {
+        String::new()
+    } else {
+        format!(" --data {}", data.root().display())
+    };
+    progress.line(&format!("  API server  {url}"));
+    progress
+        .line(&format!("  kubectl     export KUBECONFIG={}", data.path(crate::kubeconfig::FILE).display()));
+    progress.line(&format!("  stop        plim down{folder}"));
+}
+
+/// The address that this machine would use towards the outside; no packet is sent.
+fn own_address() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().ok().filter(|a| !a.is_unspecified()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
