@@ -18,7 +18,7 @@ build: deps ## Build the program: target/release/plim
 	$(CARGO) build --release --package plim
 	@mkdir -p target/release && { [ "$(CARGO_TARGET_DIR)/release/plim" -ef target/release/plim ] || cp "$(CARGO_TARGET_DIR)/release/plim" target/release/plim; }
 
-demo: build ## Run a shop of eight services on a cluster here, place an order, show what it costs
+demo: build ## Run a shop of seven services on a cluster here, place an order, show what it costs
 	@scripts/demo
 
 demo-down: ## End the demo and remove its state
