@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/kubernetes/pkg/registry/apps/deployment"
 	"k8s.io/kubernetes/pkg/registry/apps/replicaset"
 	"k8s.io/kubernetes/pkg/registry/apps/statefulset"
+	"k8s.io/kubernetes/pkg/registry/autoscaling/horizontalpodautoscaler"
 	"k8s.io/kubernetes/pkg/registry/batch/cronjob"
 	"k8s.io/kubernetes/pkg/registry/batch/job"
 	"k8s.io/kubernetes/pkg/registry/coordination/lease"
@@ -42,6 +44,9 @@ import (
 	"k8s.io/kubernetes/pkg/registry/core/service"
 	"k8s.io/kubernetes/pkg/registry/core/serviceaccount"
 	"k8s.io/kubernetes/pkg/registry/discovery/endpointslice"
+	"k8s.io/kubernetes/pkg/registry/networking/ingress"
+	"k8s.io/kubernetes/pkg/registry/networking/ingressclass"
+	"k8s.io/kubernetes/pkg/registry/networking/networkpolicy"
 	"k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget"
 	"k8s.io/kubernetes/pkg/registry/rbac/clusterrole"
 	"k8s.io/kubernetes/pkg/registry/rbac/clusterrolebinding"
@@ -63,33 +68,37 @@ type kind struct {
 }
 
 var kinds = map[string]kind{
-	"ClusterRole":           {"rbac.authorization.k8s.io", "clusterroles", clusterrole.Strategy, clusterrole.Strategy, nil},
-	"ClusterRoleBinding":    {"rbac.authorization.k8s.io", "clusterrolebindings", clusterrolebinding.Strategy, clusterrolebinding.Strategy, nil},
-	"CronJob":               {"batch", "cronjobs", cronjob.Strategy, cronjob.Strategy, cronjob.StatusStrategy},
-	"DaemonSet":             {"apps", "daemonsets", daemonset.Strategy, daemonset.Strategy, daemonset.StatusStrategy},
-	"Deployment":            {"apps", "deployments", deployment.Strategy, deployment.Strategy, deployment.StatusStrategy},
-	"EndpointSlice":         {"discovery.k8s.io", "endpointslices", endpointslice.Strategy, endpointslice.Strategy, nil},
-	"Endpoints":             {"", "endpoints", endpoint.Strategy, endpoint.Strategy, nil},
-	"Job":                   {"batch", "jobs", job.Strategy, job.Strategy, job.StatusStrategy},
-	"Lease":                 {"coordination.k8s.io", "leases", lease.Strategy, lease.Strategy, nil},
-	"LimitRange":            {"", "limitranges", limitrange.Strategy, limitrange.Strategy, nil},
-	"Namespace":             {"", "namespaces", namespace.Strategy, namespace.Strategy, namespace.StatusStrategy},
-	"Node":                  {"", "nodes", node.Strategy, node.Strategy, node.StatusStrategy},
-	"PersistentVolume":      {"", "persistentvolumes", persistentvolume.Strategy, persistentvolume.Strategy, persistentvolume.StatusStrategy},
-	"PersistentVolumeClaim": {"", "persistentvolumeclaims", persistentvolumeclaim.Strategy, persistentvolumeclaim.Strategy, persistentvolumeclaim.StatusStrategy},
-	"Pod":                   {"", "pods", pod.Strategy, pod.Strategy, pod.StatusStrategy},
-	"PodDisruptionBudget":   {"policy", "poddisruptionbudgets", poddisruptionbudget.Strategy, poddisruptionbudget.Strategy, poddisruptionbudget.StatusStrategy},
-	"PodTemplate":           {"", "podtemplates", podtemplate.Strategy, podtemplate.Strategy, nil},
-	"PriorityClass":         {"scheduling.k8s.io", "priorityclasses", priorityclass.Strategy, priorityclass.Strategy, nil},
-	"ReplicaSet":            {"apps", "replicasets", replicaset.Strategy, replicaset.Strategy, replicaset.StatusStrategy},
-	"ReplicationController": {"", "replicationcontrollers", replicationcontroller.Strategy, replicationcontroller.Strategy, replicationcontroller.StatusStrategy},
-	"ResourceQuota":         {"", "resourcequotas", resourcequota.Strategy, resourcequota.Strategy, resourcequota.StatusStrategy},
-	"Role":                  {"rbac.authorization.k8s.io", "roles", role.Strategy, role.Strategy, nil},
-	"RoleBinding":           {"rbac.authorization.k8s.io", "rolebindings", rolebinding.Strategy, rolebinding.Strategy, nil},
-	"Service":               {"", "services", service.Strategy, service.Strategy, service.StatusStrategy},
-	"ServiceAccount":        {"", "serviceaccounts", serviceaccount.Strategy, serviceaccount.Strategy, nil},
-	"StatefulSet":           {"apps", "statefulsets", statefulset.Strategy, statefulset.Strategy, statefulset.StatusStrategy},
-	"StorageClass":          {"storage.k8s.io", "storageclasses", storageclass.Strategy, storageclass.Strategy, nil},
+	"ClusterRole":             {"rbac.authorization.k8s.io", "clusterroles", clusterrole.Strategy, clusterrole.Strategy, nil},
+	"ClusterRoleBinding":      {"rbac.authorization.k8s.io", "clusterrolebindings", clusterrolebinding.Strategy, clusterrolebinding.Strategy, nil},
+	"CronJob":                 {"batch", "cronjobs", cronjob.Strategy, cronjob.Strategy, cronjob.StatusStrategy},
+	"DaemonSet":               {"apps", "daemonsets", daemonset.Strategy, daemonset.Strategy, daemonset.StatusStrategy},
+	"Deployment":              {"apps", "deployments", deployment.Strategy, deployment.Strategy, deployment.StatusStrategy},
+	"EndpointSlice":           {"discovery.k8s.io", "endpointslices", endpointslice.Strategy, endpointslice.Strategy, nil},
+	"Endpoints":               {"", "endpoints", endpoint.Strategy, endpoint.Strategy, nil},
+	"HorizontalPodAutoscaler": {"autoscaling", "horizontalpodautoscalers", horizontalpodautoscaler.Strategy, horizontalpodautoscaler.Strategy, horizontalpodautoscaler.StatusStrategy},
+	"Ingress":                 {"networking.k8s.io", "ingresses", ingress.Strategy, ingress.Strategy, ingress.StatusStrategy},
+	"IngressClass":            {"networking.k8s.io", "ingressclasses", ingressclass.Strategy, ingressclass.Strategy, nil},
+	"NetworkPolicy":           {"networking.k8s.io", "networkpolicies", networkpolicy.Strategy, networkpolicy.Strategy, nil},
+	"Job":                     {"batch", "jobs", job.Strategy, job.Strategy, job.StatusStrategy},
+	"Lease":                   {"coordination.k8s.io", "leases", lease.Strategy, lease.Strategy, nil},
+	"LimitRange":              {"", "limitranges", limitrange.Strategy, limitrange.Strategy, nil},
+	"Namespace":               {"", "namespaces", namespace.Strategy, namespace.Strategy, namespace.StatusStrategy},
+	"Node":                    {"", "nodes", node.Strategy, node.Strategy, node.StatusStrategy},
+	"PersistentVolume":        {"", "persistentvolumes", persistentvolume.Strategy, persistentvolume.Strategy, persistentvolume.StatusStrategy},
+	"PersistentVolumeClaim":   {"", "persistentvolumeclaims", persistentvolumeclaim.Strategy, persistentvolumeclaim.Strategy, persistentvolumeclaim.StatusStrategy},
+	"Pod":                     {"", "pods", pod.Strategy, pod.Strategy, pod.StatusStrategy},
+	"PodDisruptionBudget":     {"policy", "poddisruptionbudgets", poddisruptionbudget.Strategy, poddisruptionbudget.Strategy, poddisruptionbudget.StatusStrategy},
+	"PodTemplate":             {"", "podtemplates", podtemplate.Strategy, podtemplate.Strategy, nil},
+	"PriorityClass":           {"scheduling.k8s.io", "priorityclasses", priorityclass.Strategy, priorityclass.Strategy, nil},
+	"ReplicaSet":              {"apps", "replicasets", replicaset.Strategy, replicaset.Strategy, replicaset.StatusStrategy},
+	"ReplicationController":   {"", "replicationcontrollers", replicationcontroller.Strategy, replicationcontroller.Strategy, replicationcontroller.StatusStrategy},
+	"ResourceQuota":           {"", "resourcequotas", resourcequota.Strategy, resourcequota.Strategy, resourcequota.StatusStrategy},
+	"Role":                    {"rbac.authorization.k8s.io", "roles", role.Strategy, role.Strategy, nil},
+	"RoleBinding":             {"rbac.authorization.k8s.io", "rolebindings", rolebinding.Strategy, rolebinding.Strategy, nil},
+	"Service":                 {"", "services", service.Strategy, service.Strategy, service.StatusStrategy},
+	"ServiceAccount":          {"", "serviceaccounts", serviceaccount.Strategy, serviceaccount.Strategy, nil},
+	"StatefulSet":             {"apps", "statefulsets", statefulset.Strategy, statefulset.Strategy, statefulset.StatusStrategy},
+	"StorageClass":            {"storage.k8s.io", "storageclasses", storageclass.Strategy, storageclass.Strategy, nil},
 }
 
 type input struct {
@@ -109,12 +118,12 @@ type answer struct {
 }
 
 // decode reads a versioned object, defaults it and gives the internal form.
-func decode(raw []byte) (runtime.Object, string) {
+func decode(raw []byte) (runtime.Object, *schema.GroupVersionKind) {
 	object, gvk, err := legacyscheme.Codecs.UniversalDecoder().Decode(raw, nil, nil)
 	if err != nil {
 		log.Fatalf("%v\n%s", err, raw)
 	}
-	return object, gvk.Kind
+	return object, gvk
 }
 
 func accessor(object runtime.Object) metav1.Object {
@@ -140,7 +149,8 @@ func main() {
 }
 
 func ask(given input) answer {
-	object, name := decode(given.Object)
+	object, gvk := decode(given.Object)
+	name, version := gvk.Kind, gvk.Version
 	kind, known := kinds[name]
 	if !known {
 		log.Fatalf("no strategy of %s", name)
@@ -148,7 +158,7 @@ func ask(given input) answer {
 	metadata := accessor(object)
 	ctx := genericrequest.WithNamespace(context.Background(), metadata.GetNamespace())
 	ctx = genericrequest.WithRequestInfo(ctx, &genericrequest.RequestInfo{
-		APIGroup: kind.group, APIVersion: "v1", Resource: kind.plural, Subresource: given.Subresource,
+		APIGroup: kind.group, APIVersion: version, Resource: kind.plural, Subresource: given.Subresource,
 		Namespace: metadata.GetNamespace(), Name: metadata.GetName(),
 	})
 	var errors field.ErrorList

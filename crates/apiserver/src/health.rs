@@ -2,13 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use apimachinery::ApiError;
 use http::{HeaderValue, header};
 use serde_json::json;
 
 use crate::{
     Response,
-    negotiate::Offer,
+    negotiate::Media,
     respond,
     server::{Call, Inner},
 };
@@ -16,9 +15,8 @@ use crate::{
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES: &str = "v1.37.2";
 
-/// `/version`
-pub(crate) fn version(call: &Call) -> Result<Response, ApiError> {
-    let media = call.media(Offer::Plain)?;
+/// `/version`, which is JSON whatever the client asks for.
+pub(crate) fn version() -> Response {
     let platform = format!(
         "{}/{}",
         std::env::consts::OS,
@@ -34,7 +32,7 @@ pub(crate) fn version(call: &Call) -> Result<Response, ApiError> {
         "gitVersion": KUBERNETES, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": platform,
     });
-    Ok(respond::document(200, media, &document))
+    respond::document(200, Media { pretty: true, ..Media::default() }, &document)
 }
 
 /// A health page, or one check of it.

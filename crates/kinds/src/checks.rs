@@ -231,6 +231,24 @@ impl Checks {
         }
     }
 
+    /// A path below a domain: `example.com/thing`.
+    pub fn domain_path(&mut self, path: &FieldPath, value: &str) {
+        const PATTERN: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+        if value.is_empty() {
+            return self.required(path, "");
+        }
+        let Some((host, rest)) =
+            value.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty())
+        else {
+            return self.invalid(path, value, r#"must be a domain-prefixed path (such as "acme.io/foo")"#);
+        };
+        self.dns_subdomain(path, host);
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || br"/-._~%!$&'()*+,;=:".contains(&b);
+        if !rest.bytes().all(allowed) {
+            self.invalid(path, rest, &names::pattern_words("Invalid path", PATTERN, &[]));
+        }
+    }
+
     /// `metav1.Condition`s, each type once.
     pub fn conditions(&mut self, path: &FieldPath, conditions: &[Value]) {
         let mut seen = BTreeSet::new();

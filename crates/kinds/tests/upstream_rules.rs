@@ -40,7 +40,9 @@ fn objects_and_changes_are_judged_as_upstream_judges_them() {
     for line in include_str!("data/upstream_rules.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let text = |field: &str| case[field].as_str().unwrap_or_default();
-        let resource = kinds::find(text("group"), "v1", text("plural")).unwrap();
+        let api_version = case["object"]["apiVersion"].as_str().unwrap();
+        let version = api_version.rsplit('/').next().unwrap();
+        let resource = kinds::find(text("group"), version, text("plural")).unwrap();
         let (strategy, subresource) = (&resource.strategy, text("subresource"));
         let mut object = read(&case, "object", resource);
         let old = case.get("old").map(|_| read(&case, "old", resource));

@@ -191,3 +191,40 @@ async fn a_status_write_keeps_the_rest_and_is_owned_apart() {
     })).await.refused();
     assert_eq!(code, 409);
 }
+
+#[tokio::test]
+async fn the_first_object_after_its_definition_is_the_same_in_get_list_and_watch() {
+    let cluster = Cluster::new().await;
+    define(&cluster, one_version(json!({"a": {"type": "string", "default": "d"}}))).await;
+    let watch = cluster.send("GET", &format!("{WIDGETS}?watch=1&resourceVersion=0"), &[], "").await;
+    let made = cluster.create(WIDGETS, &widget(json!({"unknown": 1}))).await.ok();
+    assert_eq!(made["spec"], json!({"a": "d"}));
+    assert_eq!(cluster.get(&format!("{WIDGETS}/w")).await.ok(), made);
+    assert_eq!(cluster.get(WIDGETS).await.ok()["items"], json!([made]));
+    let frame = watch.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
+    let event: Value = serde_json::from_slice(&frame).unwrap();
+    assert_eq!(event, json!({"type": "ADDED", "object": made}));
+}
+
+#[tokio::test]
+async fn a_scope_is_kept_to_in_every_path() {
+    let cluster = Cluster::new().await;
+    define(&cluster, one_version(json!({}))).await;
+    let mut wide = definition(one_version(json!({})));
+    wide["metadata"]["name"] = "planets.example.com".into();
+    wide["spec"]["scope"] = "Cluster".into();
+    wide["spec"]["names"] = json!({"plural": "planets", "singular": "planet", "kind": "Planet"});
+    cluster.create(DEFINITIONS, &wide).await.ok();
+    let planets = "/apis/example.com/v1/planets";
+    cluster.until(planets, |answer| answer.code == 200).await;
+    let mars = json!({"apiVersion": "example.com/v1", "kind": "Planet", "metadata": {"name": "mars"}});
+    cluster.create(planets, &mars).await.ok();
+    for path in [
+        "/apis/example.com/v1/namespaces/default/planets",
+        "/apis/example.com/v1/namespaces/default/planets/mars",
+        "/apis/example.com/v1/widgets/w",
+        "/apis/example.com/v1/namespaces/../planets",
+    ] {
+        assert_eq!(cluster.get(path).await.code, 404, "{path}");
+    }
+}

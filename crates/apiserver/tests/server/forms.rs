@@ -30,7 +30,7 @@ async fn built_in_kinds_are_answered_in_protobuf_and_others_are_not() {
         (gone.code, &kinds::protobuf::decode(&gone.body).unwrap()["reason"]),
         (404, &json!("NotFound"))
     );
-    let version = cluster.get_as("/version", &format!("{PROTOBUF}, */*")).await;
+    let version = cluster.get_as("/version", PROTOBUF).await;
     assert_eq!(version.headers["content-type"], "application/json");
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     crate::custom::define(&cluster, crate::custom::one_version(json!({}))).await;

@@ -40,6 +40,12 @@ async fn odd_objects_and_deprecated_kinds_are_warned_for() {
     let endpoints = cluster.get("/api/v1/namespaces/default/endpoints").await;
     let words = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
     assert_eq!(warnings(&endpoints), [format!("299 - \"{words}\"")]);
+    let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"},
+        "spec": {"podSelector": {}}});
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let made = cluster.create(policies, &policy).await;
+    assert!(warnings(&made)[0].contains("traffic is not restricted"), "{:?}", made.headers);
+    assert_eq!(made.ok()["spec"]["policyTypes"], json!(["Ingress"]));
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a",
         "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}});
     let made = cluster.create("/api/v1/namespaces/default/serviceaccounts", &account).await;

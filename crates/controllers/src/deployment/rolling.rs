@@ -36,14 +36,14 @@ fn shrink(deployment: &Deployment, sets: &mut Sets) -> bool {
     }
     let least = numbers::replicas(deployment) - numbers::max_unavailable(deployment);
     let missing = sets.new.as_ref().map_or(0, |new| new.replicas - new.available());
-    let most = sets.total() - least - missing;
+    let most = sets.total().saturating_sub(least).saturating_sub(missing);
     if most <= 0 {
         return false;
     }
     let Sets { old, new, notes } = sets;
     // Old pods that serve nobody go first, they are no loss.
     let unhealthy = take(deployment, old, most, |set| (set.replicas - set.available()).max(0), notes);
-    let available: i32 = old.iter().chain(&*new).map(Set::available).sum();
+    let available = old.iter().chain(&*new).map(Set::available).fold(0, i32::saturating_add);
     let healthy = take(deployment, old, available - least, |set| set.replicas, notes);
     unhealthy + healthy > 0
 }

@@ -49,7 +49,8 @@ fn is_saturated(new: &Set, replicas: i32) -> bool {
 fn proportionally(deployment: &Deployment, all: &mut [(usize, &mut Set)], notes: &mut Vec<crate::Note>) {
     let replicas = numbers::replicas(deployment);
     let most = if replicas > 0 { replicas.saturating_add(numbers::max_surge(deployment)) } else { 0 };
-    let to_add = most - all.iter().map(|(_, set)| set.replicas).sum::<i32>();
+    let now = all.iter().map(|(_, set)| set.replicas).fold(0, i32::saturating_add);
+    let to_add = most.saturating_sub(now);
     if to_add > 0 {
         all.sort_by_key(|(age, set)| Reverse((set.replicas, *age)));
     } else {
@@ -59,14 +60,14 @@ fn proportionally(deployment: &Deployment, all: &mut [(usize, &mut Set)], notes:
     let mut sizes = Vec::with_capacity(all.len());
     for (_, set) in all.iter() {
         let share = if to_add == added { 0 } else { fraction(deployment, set) };
-        let rest = to_add - added;
+        let rest = to_add.saturating_sub(added);
         let share = if to_add > 0 { share.min(rest) } else { share.max(rest) };
-        sizes.push(set.replicas + share);
-        added += share;
+        sizes.push(set.replicas.saturating_add(share));
+        added = added.saturating_add(share);
     }
     // What rounding has left goes to the largest.
     if let Some(first) = sizes.first_mut() {
-        *first = (*first + to_add - added).max(0);
+        *first = first.saturating_add(to_add.saturating_sub(added)).max(0);
     }
     for ((_, set), size) in all.iter_mut().zip(sizes) {
         resize(deployment, set, size, notes);
@@ -87,5 +88,5 @@ fn fraction(deployment: &Deployment, set: &Set) -> i32 {
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "pods fit")]
     let size = (f64::from(set.replicas) * most / before as f64).round() as i32;
-    size - set.replicas
+    size.saturating_sub(set.replicas)
 }

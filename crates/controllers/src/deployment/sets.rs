@@ -210,8 +210,12 @@ impl Sets {
         let labels = labels.clone();
         let mut selector = deployment.spec.selector.clone();
         selector.match_labels.get_or_insert_default().insert(TEMPLATE_HASH.to_owned(), hash.clone());
-        let mut base = deployment.metadata.name.clone().unwrap_or_default();
-        base.truncate(NAME_LIMIT.saturating_sub(hash.len() + 1));
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let mut end = name.len().min(NAME_LIMIT.saturating_sub(hash.len() + 1));
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        let base = &name[..end];
         let set = ReplicaSet {
             metadata: ObjectMeta {
                 name: Some(format!("{base}-{hash}")),

@@ -103,7 +103,7 @@ fn count(deployment: &Deployment, sets: &Sets, now: Timestamp) -> DeploymentStat
             set.seen.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0)
         })),
         available_replicas: some(available),
-        unavailable_replicas: some((sets.total() - available).max(0)),
+        unavailable_replicas: some(sets.total().saturating_sub(available).max(0)),
         terminating_replicas: terminating,
         collision_count: deployment.status.as_ref().and_then(|s| s.collision_count),
         conditions: Some(conditions),

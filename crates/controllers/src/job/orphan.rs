@@ -70,8 +70,8 @@ fn selects(job: &Job, pod: &Pod) -> bool {
 
 /// The key of a pod whose finalizer nobody would take off.
 pub fn key(pod: &Pod, world: &World) -> Option<Key> {
-    let nobody = matches!(owner(pod, world), Owner::Nobody | Owner::Gone(_));
-    (is_tracked(pod) && nobody).then(|| key_of(pod))
+    let forgotten = is_tracked(pod) && matches!(owner(pod, world), Owner::Nobody | Owner::Gone(_));
+    forgotten.then(|| key_of(pod))
 }
 
 /// The keys of the pods that a Job leaves behind.

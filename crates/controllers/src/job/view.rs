@@ -78,6 +78,11 @@ fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
+/// A counter with what is not in it yet.
+fn sum(counter: Option<i32>, new: usize, listed: usize) -> i32 {
+    counter.unwrap_or(0).saturating_add(count(new)).saturating_add(count(listed))
+}
+
 /// The Job's spec. The API server refuses Jobs without one.
 fn spec(job: &Job) -> JobSpec {
     job.spec.clone().unwrap_or_default()
@@ -113,11 +118,9 @@ impl<'a> View<'a> {
         Self {
             succeeded: match &indexed {
                 Some(indexed) => indexed.succeeded.count(),
-                None => {
-                    status.succeeded.unwrap_or(0) + count(succeeded.len()) + count(uncounted.succeeded.len())
-                }
+                None => sum(status.succeeded, succeeded.len(), uncounted.succeeded.len()),
             },
-            failed: status.failed.unwrap_or(0) + count(counting) + count(uncounted.failed.len()),
+            failed: sum(status.failed, counting, uncounted.failed.len()),
             record,
             job,
             now,

@@ -154,18 +154,20 @@ impl Nodes {
         if events.is_empty() {
             return BTreeSet::new();
         }
+        let mut changed = BTreeSet::new();
         for event in events {
             let Ok(node) = serde_json::from_value::<Node>(Value::clone(&event.object)) else { continue };
             let name = node.metadata.name.clone().unwrap_or_default();
             if event.gone {
                 self.nodes.remove(&name);
             } else {
-                self.nodes.insert(name, Arc::new(node));
+                self.nodes.insert(name.clone(), Arc::new(node));
             }
+            changed.insert(name);
         }
-        let homeless = |t: &Tended| pod_state::node(&t.pod).is_some_and(|n| !self.nodes.contains_key(n));
+        let concerned = |t: &Tended| pod_state::node(&t.pod).is_some_and(|n| changed.contains(n));
         let mut due: BTreeSet<Key> =
-            self.pods.iter().filter(|(_, t)| homeless(t)).map(|(k, _)| k.clone()).collect();
+            self.pods.iter().filter(|(_, t)| concerned(t)).map(|(k, _)| k.clone()).collect();
         due.append(&mut self.stuck);
         due
     }

@@ -273,3 +273,40 @@ fn timestamp(text: &str, micro: bool) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::protobuf::decode;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z0-9:TZ-]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            let fields = prop::sample::select(vec!["name", "containers", "image", "ports", "labels", "x"]);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((fields, inner), 0..4)
+                    .prop_map(|fields| fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_in_a_pod_is_written_as_something_that_can_be_read(metadata in any_json(), spec in any_json()) {
+            let pod = json!({"metadata": metadata, "spec": spec});
+            let written = encode(&pod, "v1", "Pod").unwrap();
+            let read = decode(&written).unwrap();
+            // What was read is of the right types and stays as it is.
+            prop_assert_eq!(decode(&encode(&read, "v1", "Pod").unwrap()).unwrap(), read);
+        }
+    }
+}
