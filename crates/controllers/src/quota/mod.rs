@@ -6,11 +6,8 @@
 //!
 //! [`usage`] and [`scopes`] know nothing of this loop. Source: `pkg/controller/resourcequota`.
 
-mod pod;
-pub mod scopes;
 #[cfg(test)]
 mod tests;
-pub mod usage;
 
 use std::{any::Any, collections::BTreeMap, sync::Arc};
 
@@ -19,6 +16,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource,
     jiff::{SignedDuration, Timestamp},
 };
+use kinds::quota::{scopes, usage};
 use serde::Serialize;
 use serde_json::{Value, json};
 
