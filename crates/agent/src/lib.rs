@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`spec`] and [`quantity`] (how a pod is read) → [`machine`] (a pod's life, pure) → [`resources`],
 //! [`environment`], [`names`], [`volumes`], [`translate`] (what a pod becomes) → [`config`] → [`driver`]
-//! (what makes it act).
+//! (what makes it act) → [`view`], [`server`], [`logs`] (the kubelet's HTTPS API).
 
 pub mod config;
 pub mod cri;

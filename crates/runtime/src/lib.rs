@@ -5,8 +5,8 @@
 //!
 //! In reading order: `plan` is what the holder is told to start; `launch/` becomes it, between `clone3` and `execve`;
 //! `holder/` is the small process that makes and keeps containers; `client` talks to it; `cgroup/`, `capability` and
-//! `seccomp/` are the kernel's means; `cri/` is the service; `oneshot` runs a single process for a build; `streaming/`
-//! carries exec, attach and port-forward.
+//! `seccomp/` are the kernel's means; `cri/` is the service; `image_service` is CRI's other service; `oneshot` runs a
+//! single process for a build; `streaming/` carries exec, attach and port-forward.
 
 mod capability;
 mod cgroup;
