@@ -129,3 +129,18 @@ fn a_second_server_on_one_folder_is_told_of_the_first() {
     let output = cluster.plim(&["server", "--listen", "127.0.0.1", "--port", "0"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("plim down"));
 }
+
+#[test]
+fn a_port_in_use_is_told_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_plim"))
+        .args(["server", "-d", "--listen", "127.0.0.1", "--port", &port, "--data"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(&port) && told.contains("Choose another port with --port"), "{told}");
+}

@@ -47,6 +47,15 @@ fn a_pod_runs_and_kubectl_reads_its_log_enters_it_and_ends_it() {
         log.contains("begin") && log.contains("oops")
     });
 
+    // A follower sees what is said after it came.
+    let mut follower = cluster.spawn(&["logs", "-f", "one"]);
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line == "begin"));
+    cluster.ok(&["exec", "one", "--", "sh", "-c", "echo later > /proc/1/fd/1"], "");
+    assert!(lines.any(|line| line == "later"));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+
     let inside = cluster.ok(&["exec", "one", "--", "sh", "-c", "hostname; cat /proc/1/comm; id -u"], "");
     assert_eq!(inside, "one\nsh\n0\n");
     let passed = cluster.ok(&["exec", "-i", "one", "--", "cat"], "through and back");
