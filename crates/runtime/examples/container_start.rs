@@ -71,6 +71,8 @@ async fn measure(rounds: usize, rootfs: Option<PathBuf>, command: &[String]) -> 
         args: command.iter().map(Into::into).collect(),
         cwd: "/".into(),
         hostname: "bench".into(),
+        // a network namespace of its own, as the peers' bundles have
+        offline: true,
         ..Oneshot::default()
     };
     let mut times = Vec::new();
