@@ -16,6 +16,33 @@ use crate::{
     reader::StoreReader,
 };
 
+/// A certificate with its key, both PEM: whom this server says it is where it is the client.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The chain, leaf first.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+/// How a connection to an address is protected.
+#[derive(Clone)]
+pub enum Tls {
+    /// Not at all.
+    Plain,
+    /// Encrypted, to anybody: `https:` targets of the pod and service proxy, as upstream treats them.
+    Unverified,
+    /// Encrypted, to a server that shows a certificate for `name`.
+    Verified {
+        /// The authorities that are trusted, PEM; empty: those of the machine.
+        authorities: Vec<u8>,
+        /// A DNS name or an address.
+        name: String,
+        /// What the server is shown, if it asks.
+        identity: Option<ClientIdentity>,
+    },
+}
+
 /// Reaches nodes, and addresses on the pod and service network.
 #[async_trait]
 pub trait NodeConnector: Send + Sync {
@@ -26,12 +53,13 @@ pub trait NodeConnector: Send + Sync {
         node: &Object,
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<Body>, ApiError>;
-    /// Sends a request to a pod or service address; `tls` without verification, as upstream does for `https:` names.
+    /// Sends a request to an address: of a pod, of a service, or of a server outside that extends this one. An answer of
+    /// 101 carries [`hyper::upgrade::OnUpgrade`] in its extensions.
     async fn address(
         &self,
         address: IpAddr,
         port: u16,
-        tls: bool,
+        tls: Tls,
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<Body>, ApiError>;
 }
@@ -66,6 +94,8 @@ pub struct Config {
     pub issuer: Option<Arc<Issuer>>,
     /// Reaches kubelets; without it log, exec, attach, port-forward and proxy answer 503.
     pub nodes: Option<Arc<dyn NodeConnector>>,
+    /// Whom aggregated servers know as this server: a certificate of the front proxy's authority.
+    pub front_proxy: Option<ClientIdentity>,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
 }
@@ -93,6 +123,7 @@ impl Config {
             rbac: None,
             issuer: None,
             nodes: None,
+            front_proxy: None,
             now: Utc::now,
         }
     }

@@ -16,6 +16,7 @@ mod config;
 mod custom;
 mod discovery;
 mod encoding;
+mod extension;
 mod fields;
 mod health;
 mod impersonation;
@@ -37,7 +38,7 @@ mod table;
 mod verbs;
 
 pub use body::{Body, RequestBody};
-pub use config::{Config, NodeConnector};
+pub use config::{ClientIdentity, Config, NodeConnector, Tls};
 pub use reader::StoreReader;
 pub use server::{ApiService, ClientCertificates, Server, extract};
 

@@ -19,6 +19,7 @@ use crate::{
     Response,
     body::{Body, RequestBody},
     catalogue::Served,
+    config::Tls,
     respond, route,
     server::{Call, Inner},
     verbs,
@@ -84,7 +85,8 @@ pub(crate) async fn serve(
         }
         Way::Address { address, port, tls, uri } => {
             let request = request(call, uri)?.body(body).map_err(ApiError::internal)?;
-            connector.address(*address, *port, *tls, request).await?
+            let tls = if *tls { Tls::Unverified } else { Tls::Plain };
+            connector.address(*address, *port, tls, request).await?
         }
     };
     if call.info.subresource == "log" {
@@ -278,6 +280,20 @@ fn endpoint(inner: &Inner, service: &Object, target: &Target) -> Result<(IpAddr,
         }
     }
     ready.choose(&mut rand::rng()).copied().ok_or_else(none)
+}
+
+/// A ready endpoint behind one port of a Service.
+pub(crate) fn service_endpoint(
+    inner: &Inner,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<(IpAddr, u16), ApiError> {
+    let service = inner
+        .stored("", "services", namespace, name)
+        .ok_or_else(|| ApiError::not_found("", "services", name))?;
+    let target = Target { name: name.to_owned(), port: port.to_string(), tls: true };
+    endpoint(inner, &service, &target)
 }
 
 fn node_of(inner: &Inner, pod: &Object) -> Result<Arc<Object>, ApiError> {

@@ -24,7 +24,9 @@ pub mod quota;
 pub mod resource;
 pub mod shape;
 
+mod admissionregistration;
 pub mod apiextensions;
+mod apiregistration;
 mod apps;
 mod apps_rules;
 mod authentication;
@@ -33,15 +35,21 @@ mod autoscaling;
 mod autoscaling_rules;
 mod batch;
 mod batch_rules;
+mod certificates;
 mod coordination;
 mod core;
+mod devices;
 mod discovery;
 mod events;
+mod flowcontrol;
 mod networking;
+mod node;
 mod policy;
 mod rbac;
 mod scheduling;
 mod storage;
+mod storage_csi;
+mod storagemigration;
 mod warnings;
 
 use std::sync::{Arc, OnceLock};
@@ -59,20 +67,28 @@ pub fn all() -> &'static [Arc<Resource>] {
         let table = facts::Table::parse(facts::TABLE);
         let mut to = declare::Declarer::new(&table);
         core::declare(&mut to);
+        apiregistration::declare(&mut to);
         events::declare(&mut to);
         authentication::declare(&mut to);
         authorization::declare(&mut to);
         autoscaling::declare(&mut to);
         apps::declare(&mut to);
         batch::declare(&mut to);
+        certificates::declare(&mut to);
         networking::declare(&mut to);
         policy::declare(&mut to);
         rbac::declare(&mut to);
         storage::declare(&mut to);
+        storage_csi::declare(&mut to);
+        admissionregistration::declare(&mut to);
         apiextensions::declare(&mut to);
         scheduling::declare(&mut to);
         coordination::declare(&mut to);
+        node::declare(&mut to);
         discovery::declare(&mut to);
+        devices::declare(&mut to);
+        flowcontrol::declare(&mut to);
+        storagemigration::declare(&mut to);
         to.finish()
     })
 }

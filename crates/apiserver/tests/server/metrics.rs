@@ -9,7 +9,7 @@ use std::{
 };
 
 use apimachinery::{ApiError, Object};
-use apiserver::{Body, NodeConnector, RequestBody};
+use apiserver::{Body, NodeConnector, RequestBody, Tls};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ impl NodeConnector for Kubelets {
         &self,
         _: IpAddr,
         _: u16,
-        _: bool,
+        _: Tls,
         _: http::Request<RequestBody>,
     ) -> Result<http::Response<Body>, ApiError> {
         Err(ApiError::internal("not here"))

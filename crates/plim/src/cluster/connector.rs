@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 use apimachinery::{ApiError, Object};
-use apiserver::{Body, NodeConnector, RequestBody};
+use apiserver::{Body, ClientIdentity, NodeConnector, RequestBody, Tls};
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -76,21 +76,42 @@ impl NodeConnector for Connector {
         &self,
         address: IpAddr,
         port: u16,
-        tls: bool,
+        tls: Tls,
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<Body>, ApiError> {
+        let (connector, name) = match tls {
+            Tls::Plain => return send(TokioIo::new(dial(address, port).await?), request).await,
+            Tls::Unverified => (self.unverified.clone(), ServerName::from(address)),
+            Tls::Verified { authorities, name, identity } => {
+                let config = verified(&authorities, identity.as_ref()).map_err(|e| unreachable(&e))?;
+                let name = ServerName::try_from(name).map_err(|e| unreachable(&e))?;
+                (Arc::new(config).into(), name)
+            }
+        };
         let stream = dial(address, port).await?;
-        if tls {
-            let stream = self
-                .unverified
-                .connect(ServerName::from(address), stream)
-                .await
-                .map_err(|e| unreachable(&e))?;
-            send(TokioIo::new(stream), request).await
-        } else {
-            send(TokioIo::new(stream), request).await
-        }
+        let stream = connector.connect(name, stream).await.map_err(|e| unreachable(&e))?;
+        send(TokioIo::new(stream), request).await
     }
+}
+
+/// Trusts `authorities` (PEM), or those of the machine if there are none.
+fn verified(authorities: &[u8], identity: Option<&ClientIdentity>) -> Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    if authorities.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        roots.add(certificate?)?;
+    }
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+    Ok(match identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => {
+            let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+            config.with_client_auth_cert(chain.collect::<Result<Vec<_>, _>>()?, key)?
+        }
+    })
 }
 
 async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, ApiError> {
