@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
+
 use crate::Platform;
 
 /// Settings of a store.
@@ -48,7 +50,8 @@ impl Default for Limits {
 }
 
 /// How registries are reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Registries {
     /// Registry (`docker.io`) → base addresses (`https://mirror.example`) that are asked first, in this order.
     pub mirrors: BTreeMap<String, Vec<String>>,

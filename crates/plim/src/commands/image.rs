@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use images::{Credentials, Event, ExportFormat, Image, Images, ImportOptions, PullPolicy};
+use images::{Credentials, Event, ExportFormat, Image, Images, ImportOptions, PullPolicy, Registries};
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,9 +24,19 @@ pub const EXAMPLES: &str = "Examples:\n  plim image ls\n  plim image pull docker
 /// Where images lie in the state folder.
 pub const FOLDER: &str = "images";
 
+/// How registries are reached, in the state folder: `mirrors: {docker.io: [https://mirror.example]}` and
+/// `insecure: [registry.example:5000]`, both optional.
+const REGISTRIES: &str = "registries.yaml";
+
 /// Opens the image store of a state folder.
 pub fn open(data: &Data) -> Result<Images> {
-    Ok(Images::open(data.folder(FOLDER)?)?)
+    let registries = match data.read(REGISTRIES)? {
+        None => Registries::default(),
+        Some(text) => serde_yaml_ng::from_str(&text)
+            .with_context(|| format!("{} is wrong", data.path(REGISTRIES).display()))?,
+    };
+    let options = images::Options { registries, ..images::Options::default() };
+    Ok(Images::open_with(data.folder(FOLDER)?, options)?)
 }
 
 /// Images in the cluster's store.

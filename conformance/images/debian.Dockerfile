@@ -1,0 +1,2 @@
+FROM plimsoll.test/debian:1
+CMD ["bash"]

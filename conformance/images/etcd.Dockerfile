@@ -1,0 +1,3 @@
+FROM plimsoll.test/debian:1
+COPY etcd /usr/local/bin/etcd
+CMD ["etcd"]

@@ -1,0 +1,2 @@
+FROM plimsoll.test/agnhost:1
+USER 1234

@@ -1,0 +1,3 @@
+FROM plimsoll.test/debian:1
+COPY regression-issue-74839 /regression-issue-74839
+ENTRYPOINT ["/regression-issue-74839"]

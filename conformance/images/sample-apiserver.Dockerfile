@@ -1,0 +1,3 @@
+FROM plimsoll.test/debian:1
+COPY sample-apiserver /sample-apiserver
+ENTRYPOINT ["/sample-apiserver"]
