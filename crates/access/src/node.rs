@@ -165,6 +165,12 @@ impl NodeAuthorizer {
                 .needs(node, "serviceaccounts", request)
                 .then_some(())
                 .ok_or("no relationship found between node and this object"),
+            // To name its uid in a request for a pod's certificate.
+            ("", "serviceaccounts") if verb == "get" && request.subresource.is_empty() => self
+                .needs(node, "serviceaccounts", request)
+                .then_some(())
+                .ok_or("no relationship found between node and this object"),
+            ("certificates.k8s.io", "podcertificaterequests") => certificates(node, request),
             ("", "nodes") if read_one => {
                 (request.name == node).then_some(()).ok_or("node can only read its own Node object")
             }
@@ -206,6 +212,24 @@ impl Authorizer for NodeAuthorizer {
     }
 }
 
+/// A node asks for certificates for its pods and reads what comes of it. Whose they are is checked by admission.
+fn certificates(node: &str, request: &Attributes) -> Result<(), &'static str> {
+    if !request.subresource.is_empty() {
+        return Err("nodes may not access the status subresource of PodCertificateRequests");
+    }
+    match request.verb.as_str() {
+        "create" => Ok(()),
+        "list" | "watch" => {
+            let own = format!("spec.nodeName={node}");
+            let asked = request.field_selector.split(',').any(|term| term == own);
+            asked
+                .then_some(())
+                .ok_or("can only list/watch podcertificaterequests with nodeName field selector")
+        }
+        _ => Err("nodes may only create, list and watch podcertificaterequests"),
+    }
+}
+
 /// What every node may do, whatever is bound to it (upstream's `system:node` rules for the kinds not decided by the
 /// graph above).
 fn node_rules(request: &Attributes) -> bool {
@@ -226,6 +250,7 @@ fn node_rules(request: &Attributes) -> bool {
             _ => false,
         },
         ("certificates.k8s.io", "certificatesigningrequests") => verb == "create" || reading,
+        ("certificates.k8s.io", "clustertrustbundles") => reading,
         ("node.k8s.io", "runtimeclasses") | ("storage.k8s.io", "csidrivers") => reading,
         _ => false,
     }
@@ -294,6 +319,8 @@ mod tests {
 
     #[test]
     fn pods_are_listed_by_node_name_only() {
+        assert!(allowed(&ask("one", "get", "serviceaccounts", "shop", "default")));
+        assert!(!allowed(&ask("two", "get", "serviceaccounts", "shop", "default")));
         let mut request = ask("one", "list", "pods", "", "");
         assert!(!allowed(&request));
         request.field_selector = "spec.nodeName=one".to_owned();

@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-use super::{events::Events, objects::Cache, probes::dial::Dialer, registry::Registry, services::Services};
+use super::{
+    bundles::TrustBundles, events::Events, objects::Cache, probes::dial::Dialer, registry::Registry,
+    services::Services,
+};
 use crate::{config::Config, environment::Facts, names};
 
 /// What everything on a node shares.
@@ -17,6 +20,7 @@ pub(crate) struct Context {
     pub registry: Arc<Registry>,
     pub config_maps: Arc<Cache<ConfigMap>>,
     pub secrets: Arc<Cache<Secret>>,
+    pub trust_bundles: TrustBundles,
     pub services: Arc<Services>,
     /// The Node object, once it is there.
     pub node: watch::Receiver<Option<Arc<Node>>>,

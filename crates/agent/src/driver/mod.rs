@@ -8,6 +8,7 @@
 mod act;
 mod admission;
 mod adopt;
+mod bundles;
 mod cgroup;
 mod context;
 mod error;
@@ -99,6 +100,7 @@ impl Agent {
             registry: self.registry,
             config_maps: objects::Cache::new(config.client.clone()),
             secrets: objects::Cache::new(config.client.clone()),
+            trust_bundles: bundles::TrustBundles::new(config.client.clone()),
             services: Services::new(),
             node: node_known,
             allocatable: RwLock::new(allocatable.clone()),

@@ -25,10 +25,11 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::bundles::TrustBundles;
 use crate::{environment, spec, volumes};
 
 /// How long a first answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known of an object: nothing yet, that it does not exist, or what it is.
 type Known<K> = Option<Option<Arc<K>>>;
@@ -158,6 +159,7 @@ impl Inputs {
         pod: &Pod,
         maps: &Arc<Cache<ConfigMap>>,
         secrets: &Arc<Cache<Secret>>,
+        bundles: &TrustBundles,
         changed: impl Fn() + Clone + Send + 'static,
     ) -> Self {
         let namespace = spec::identity(pod).0;
@@ -172,6 +174,9 @@ impl Inputs {
             let held = secrets.hold(namespace, &name);
             inputs.followers.spawn(tell(held.value.clone(), changed.clone()));
             inputs.secrets.insert(name, held);
+        }
+        if volumes::needs(pod).trust {
+            inputs.followers.spawn(tell(bundles.follow(), changed));
         }
         inputs
     }
@@ -197,7 +202,7 @@ async fn found<K: Watched>(held: &BTreeMap<String, Held<K>>, names: &[String]) -
     Ok(found)
 }
 
-async fn tell<K>(mut value: watch::Receiver<Known<K>>, changed: impl Fn()) {
+async fn tell<T: Send + Sync>(mut value: watch::Receiver<Option<T>>, changed: impl Fn()) {
     // the first answer is waited for by those who need it
     if value.wait_for(Option::is_some).await.is_err() {
         return;

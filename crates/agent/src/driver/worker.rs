@@ -258,7 +258,8 @@ impl Worker {
     fn hold_inputs(&mut self) {
         let notes = self.notes.clone();
         let changed = move || drop(notes.send(Note::InputsChanged));
-        let inputs = Inputs::of(&self.pod, &self.cx.config_maps, &self.cx.secrets, changed);
+        let inputs =
+            Inputs::of(&self.pod, &self.cx.config_maps, &self.cx.secrets, &self.cx.trust_bundles, changed);
         self.inputs = Arc::new(inputs);
     }
 

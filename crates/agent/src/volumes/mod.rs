@@ -6,6 +6,7 @@
 pub mod atomic;
 pub mod sources;
 pub mod subpath;
+pub mod trust;
 
 use std::{
     collections::BTreeMap,

@@ -3,10 +3,14 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Volume,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodCertificateProjection, Secret, Volume,
 };
 
-use super::atomic::{File, Payload};
+use super::{
+    atomic::{File, Payload},
+    trust::{self, Bundles},
+};
 use crate::{environment, environment::Facts, spec};
 
 /// A bound token that a projected volume asks for.
@@ -16,6 +20,18 @@ pub struct TokenNeed {
     pub audience: String,
     /// Seconds it shall be valid.
     pub seconds: i64,
+}
+
+/// A certificate that a projected volume asks for: the volume's name and the index of the source in it.
+pub type CertificateNeed = (String, usize);
+
+/// A private key and the certificates issued for it, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// PKCS#8.
+    pub key: String,
+    /// Leaf first.
+    pub chain: String,
 }
 
 /// Names of what a pod's volumes need from the API.
@@ -29,6 +45,10 @@ pub struct Needs {
     pub claims: Vec<String>,
     /// Tokens.
     pub tokens: Vec<TokenNeed>,
+    /// Certificates, with what is asked for.
+    pub certificates: Vec<(CertificateNeed, PodCertificateProjection)>,
+    /// Whether ClusterTrustBundles are asked for.
+    pub trust: bool,
 }
 
 /// What was found of it.
@@ -41,6 +61,10 @@ pub struct Objects<'a> {
     pub claims: &'a BTreeMap<String, (Option<PersistentVolumeClaim>, Option<PersistentVolume>)>,
     /// Tokens.
     pub tokens: &'a BTreeMap<TokenNeed, String>,
+    /// Certificates with their keys.
+    pub certificates: &'a BTreeMap<CertificateNeed, Credentials>,
+    /// ClusterTrustBundles.
+    pub bundles: &'a Bundles,
     /// Facts of node and pod.
     pub facts: Facts<'a>,
 }
@@ -61,7 +85,12 @@ pub fn needs(pod: &Pod) -> Needs {
         needs.config_maps.extend(volume.config_map.iter().map(|c| c.name.clone()));
         needs.secrets.extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
         needs.claims.extend(claim_name(pod, volume));
-        for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+        let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        for (index, source) in sources.enumerate() {
+            if let Some(certificate) = &source.pod_certificate {
+                needs.certificates.push(((volume.name.clone(), index), certificate.clone()));
+            }
+            needs.trust |= source.cluster_trust_bundle.is_some();
             needs.config_maps.extend(source.config_map.iter().map(|c| c.name.clone()));
             needs.secrets.extend(source.secret.iter().map(|s| s.name.clone()));
             needs.tokens.extend(source.service_account_token.iter().map(token_need));
@@ -70,11 +99,13 @@ pub fn needs(pod: &Pod) -> Needs {
     needs
 }
 
-/// Whether a volume holds what must not lie on a disk: secrets or tokens.
+/// Whether a volume holds what must not lie on a disk: secrets, tokens or keys.
 pub(super) fn confidential(volume: &Volume) -> bool {
     let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
     volume.secret.is_some()
-        || sources.into_iter().any(|s| s.secret.is_some() || s.service_account_token.is_some())
+        || sources
+            .into_iter()
+            .any(|s| s.secret.is_some() || s.service_account_token.is_some() || s.pod_certificate.is_some())
 }
 
 fn token_need(t: &k8s_openapi::api::core::v1::ServiceAccountTokenProjection) -> TokenNeed {
@@ -197,7 +228,7 @@ pub(super) fn payload(volume: &Volume, pod: &Pod, objects: &Objects<'_>) -> Opti
     }
     let projected = volume.projected.as_ref()?;
     let default = projected.default_mode;
-    for source in projected.sources.iter().flatten() {
+    for (index, source) in projected.sources.iter().flatten().enumerate() {
         let added = if let Some(c) = &source.config_map {
             add_map(&c.name, c.items.as_ref(), c.optional, default, &mut out)
         } else if let Some(s) = &source.secret {
@@ -213,14 +244,46 @@ pub(super) fn payload(volume: &Volume, pod: &Pod, objects: &Objects<'_>) -> Opti
                 }
                 None => Err("token is not available".to_owned()),
             }
+        } else if let Some(t) = &source.cluster_trust_bundle {
+            trust::anchors(t, objects.bundles).map(|pem| {
+                let file = File { bytes: pem.into_bytes(), mode: token_mode(pod, default) };
+                out.insert(t.path.clone(), file);
+            })
+        } else if let Some(c) = &source.pod_certificate {
+            match objects.certificates.get(&(volume.name.clone(), index)) {
+                Some(credentials) => {
+                    out.extend(certificate_files(c, credentials, token_mode(pod, default)));
+                    Ok(())
+                }
+                None => Err("credential bundle is not issued yet".to_owned()),
+            }
         } else {
-            Err("clusterTrustBundle and podCertificate sources are not supported by this node".to_owned())
+            Err("a source of this volume is of a kind that this node does not know".to_owned())
         };
         if let Err(why) = added {
             return Some(Err(why));
         }
     }
     Some(Ok(out))
+}
+
+/// The files of a certificate: together, apart, or both.
+fn certificate_files(
+    wanted: &PodCertificateProjection,
+    credentials: &Credentials,
+    mode: u32,
+) -> impl Iterator<Item = (String, File)> {
+    let together = format!("{}{}", credentials.key, credentials.chain);
+    let files = [
+        (&wanted.credential_bundle_path, together),
+        (&wanted.key_path, credentials.key.clone()),
+        (&wanted.certificate_chain_path, credentials.chain.clone()),
+    ];
+    let named = files.map(|(path, text)| {
+        let path = path.clone().filter(|p| !p.is_empty())?;
+        Some((path, File { bytes: text.into_bytes(), mode }))
+    });
+    named.into_iter().flatten()
 }
 
 /// A token is for its owner only, unless a group is to read it or nobody says whom the processes run as.

@@ -1,5 +1,6 @@
 //! What the state machine asks for, done: one file per group of actions.
 
+mod certificates;
 pub(super) mod container;
 pub(super) mod hooks;
 pub(super) mod image;

@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::{Api, api::PostParams};
 use parking_lot::Mutex;
 
-use super::Job;
+use super::{Job, certificates};
 use crate::{
     driver::events::Kind,
     spec,
@@ -22,7 +22,7 @@ use crate::{
 /// A token is renewed at the latest after this time, whatever its life.
 const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 /// How long a renewal that failed waits.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Renewals are spread over this many milliseconds.
 const JITTER: i64 = 10_000;
 
@@ -31,6 +31,8 @@ const JITTER: i64 = 10_000;
 pub(in crate::driver) struct Kept {
     /// Tokens and when each is to be renewed.
     tokens: Mutex<BTreeMap<TokenNeed, (String, Timestamp)>>,
+    /// Certificates, issued or asked for.
+    pub(super) certificates: certificates::Kept,
     /// Held while files are written or taken away; true once they are not to be written any more.
     gone: tokio::sync::Mutex<bool>,
 }
@@ -51,8 +53,9 @@ pub(in crate::driver) async fn prepare(job: &Job) -> Result<Ready, String> {
         let needs = volumes::needs(&job.pod);
         let claims = claims(job, &needs.claims).await?;
         let (tokens, next) = tokens(job, needs.tokens).await?;
-        let places = set_up(job, claims, tokens, true).await?;
-        Ok((places, next))
+        let (certificates, refresh) = certificates::all(job, &needs.certificates).await?;
+        let places = set_up(job, claims, tokens, certificates, true).await?;
+        Ok((places, earlier(next, refresh)))
     };
     ready.await.inspect_err(|why: &String| {
         job.cx.events.pod(&job.pod, Kind::Warning, "FailedMount", "Mounting", why.clone());
@@ -62,29 +65,42 @@ pub(in crate::driver) async fn prepare(job: &Job) -> Result<Ready, String> {
 /// Renews what changes in volumes in place: ConfigMaps, Secrets, downward API, tokens. When tokens need it next.
 pub(in crate::driver) async fn renew(job: &Job) -> Option<Timestamp> {
     let (namespace, name, _) = spec::identity(&job.pod);
-    let (tokens, next) = match tokens(job, volumes::needs(&job.pod).tokens).await {
-        Ok(tokens) => tokens,
+    let needs = volumes::needs(&job.pod);
+    let renewed = async {
+        let (tokens, next) = tokens(job, needs.tokens).await?;
+        let (certificates, refresh) = certificates::all(job, &needs.certificates).await?;
+        Ok::<_, String>((tokens, certificates, earlier(next, refresh)))
+    };
+    let (tokens, certificates, next) = match renewed.await {
+        Ok(renewed) => renewed,
         Err(error) => {
-            tracing::debug!(namespace, name, error, "tokens were not renewed, trying again");
+            tracing::debug!(namespace, name, error, "tokens or certificates were not renewed, trying again");
             return Some(Timestamp::now() + RETRY);
         }
     };
     // what has gone leaves the files as they are, until it comes again
-    if let Err(error) = set_up(job, Claims::new(), tokens, false).await {
+    if let Err(error) = set_up(job, Claims::new(), tokens, certificates, false).await {
         tracing::debug!(namespace, name, error, "volumes were not renewed");
     }
     next
+}
+
+/// The first of two times that may come.
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    [one, other].into_iter().flatten().min()
 }
 
 async fn set_up(
     job: &Job,
     claims: Claims,
     tokens: BTreeMap<TokenNeed, String>,
+    certificates: certificates::Issued,
     all: bool,
 ) -> Result<BTreeMap<String, Place>, String> {
     let needs = volumes::needs(&job.pod);
     let maps = job.inputs.maps(&needs.config_maps).await?;
     let secrets = job.inputs.secrets(&needs.secrets).await?;
+    let bundles = if needs.trust { job.cx.trust_bundles.all().await? } else { Arc::default() };
     let mut gone = job.kept.gone.lock().await;
     if !all && *gone {
         return Ok(BTreeMap::new());
@@ -98,6 +114,8 @@ async fn set_up(
             secrets: &secrets,
             claims: &claims,
             tokens: &tokens,
+            certificates: &certificates,
+            bundles: &bundles,
             facts: job.cx.facts(&host_ip, &job.ips, &allocatable),
         };
         let dir = job.cx.config.pod_dir(spec::identity(&job.pod).2);
