@@ -8,6 +8,7 @@
 //! (definitions of custom resources) → `proxy` (log, exec and the
 //! like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
 
+mod admission_match;
 mod admit;
 mod body;
 mod catalogue;

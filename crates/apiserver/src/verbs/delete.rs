@@ -110,7 +110,7 @@ async fn remove(
         let old = served.object(&entry)?;
         preconditions(&served.resource, name, &old, options)?;
         if !std::mem::replace(&mut admitted, true) {
-            let mut write = admit::Write::new(call, served, "DELETE", options.dry_run);
+            let mut write = admit::Write::new(call, served, "DELETE", admit::Options::Delete(options));
             namespace.clone_into(&mut write.attributes.namespace);
             if call.info.verb == "delete" {
                 name.clone_into(&mut write.attributes.name);
@@ -118,6 +118,7 @@ async fn remove(
             let mut nothing = Value::Null;
             write.mutate(inner, call, &mut nothing, Some(&old)).await?;
             write.validate(inner, call, &mut nothing, Some(&old)).await?;
+            write.charge(inner, call, &mut nothing, Some(&old)).await?;
         }
         if let Some(outcome) = attempt(inner, call.now, served, &entry, old, options).await? {
             return Ok(outcome);

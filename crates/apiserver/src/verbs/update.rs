@@ -94,7 +94,7 @@ pub(crate) async fn change(
     let resource = &*served.resource;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let subresource = call.info.subresource.clone();
-    let write = admit::Write::new(call, served, "UPDATE", options.dry_run);
+    let write = admit::Write::new(call, served, "UPDATE", admit::Options::Write(options));
     let mut warned = false;
     let mut slow = 0;
     let mut turn = None;
@@ -119,8 +119,9 @@ pub(crate) async fn change(
             return Err(ApiError::conflict(&resource.group, &resource.plural, &name, &why));
         }
         inherit(&mut new, &old, current);
-        confine(resource, &mut new, &old, &subresource);
         write.mutate(inner, call, &mut new, Some(&old)).await?;
+        inherit(&mut new, &old, current);
+        confine(resource, &mut new, &old, &subresource);
         resource.strategy.prepare_update(&mut new, &old, &subresource);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
@@ -131,7 +132,8 @@ pub(crate) async fn change(
         if subresource.is_empty() && !std::mem::replace(&mut warned, true) {
             call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
         }
-        let companions = write.validate(inner, call, &mut new, Some(&old)).await?;
+        write.validate(inner, call, &mut new, Some(&old)).await?;
+        let companions = write.charge(inner, call, &mut new, Some(&old)).await?;
         fields::settle_times(&mut new, &old);
         let value = served.stored(&new)?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
