@@ -97,15 +97,6 @@ impl<'a> Subject<'a> {
 }
 
 impl Target {
-    /// `autoscaling/v1`, `v1`
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_string()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
     /// The resource whose shape the object has in this version, unless it is a subresource's own.
     pub fn served<'t>(&'t self, write: &'t Write<'_>) -> &'t Served {
         self.served.as_deref().unwrap_or(write.served)
@@ -162,7 +153,8 @@ impl Criteria {
         Self {
             namespaces: selector("namespaceSelector"),
             objects: selector("objectSelector"),
-            equivalent: value["matchPolicy"] == "Equivalent",
+            // What is defaulted to when it is written.
+            equivalent: value["matchPolicy"] != "Exact",
             rules: None,
             excluded: Vec::new(),
         }

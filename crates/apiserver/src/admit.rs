@@ -21,6 +21,7 @@ pub(crate) use self::{
 use crate::{
     catalogue::Served,
     server::{Call, Inner},
+    webhooks,
 };
 
 /// The plugin that is asked last: it takes from a budget what the write needs.
@@ -87,6 +88,7 @@ impl<'a> Write<'a> {
             for plugin in self.plugins(inner) {
                 plugin.mutate(&mut request, &inner.reader).await?;
             }
+            webhooks::mutate(inner, self, &mut request, &mut rounds).await?;
             if !rounds.again() {
                 return Ok(());
             }
@@ -107,7 +109,7 @@ impl<'a> Write<'a> {
         for plugin in self.plugins(inner).filter(|p| p.name() != LAST) {
             plugin.validate(&mut request, &inner.reader).await?;
         }
-        Ok(())
+        webhooks::validate(inner, self, &mut request).await
     }
 
     /// Asks for what has to be committed together with the write. May be asked again when that was changed by somebody

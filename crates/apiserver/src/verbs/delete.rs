@@ -264,15 +264,22 @@ fn shift_deletion(object: &mut Object, seconds: i64) {
     }
 }
 
-/// The deletion behind an eviction.
+/// The deletion behind an eviction, about which admission was asked.
 pub(crate) async fn evicted(
     inner: &Inner,
-    call: &mut Call,
+    call: &Call,
     pods: &Served,
     options: &Delete,
 ) -> Result<(), ApiError> {
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
-    remove(inner, call, pods, &namespace, &name, options).await.map(|_| ())
+    loop {
+        let entry = super::existing(inner, pods, &namespace, &name)?;
+        let pod = pods.object(&entry)?;
+        preconditions(&pods.resource, &name, &pod, options)?;
+        if attempt(inner, call.now, pods, &entry, pod, options).await?.is_some() {
+            return Ok(());
+        }
+    }
 }
 
 /// Deletes an object without admission. Whether it stays for now.
