@@ -59,13 +59,8 @@ pub(super) fn meter(expression: &mut IdedExpr) {
                 ("format", Some(_)) => call.args.iter_mut().for_each(|arg| wrap(arg, "@whole", None)),
                 ("range", Some(_)) => call.args.iter_mut().for_each(|arg| wrap(arg, "@number", None)),
                 ("distinct", Some(target)) => wrap(target, "@squared", None),
-                (_, Some(target))
-                    if !matches!(target.expr, Expr::Ident(_) | Expr::Literal(_))
-                        || reads(&call.func_name) =>
-                {
-                    if !names_a_library(target) {
-                        wrap(target, "@size", None);
-                    }
+                (name, Some(target)) if reads(name) && !names_a_library(target) => {
+                    wrap(target, "@size", None)
                 }
                 _ => {}
             },
