@@ -35,6 +35,7 @@ use crate::{
     reader::StoreReader,
     request::{Query, RequestInfo},
     respond, route, selection, special,
+    webhooks::Webhooks,
 };
 
 /// The API server. Cheap to clone.
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub allocator: special::services::Allocator,
     pub turns: Turns,
     pub summaries: special::metrics::Summaries,
+    pub webhooks: Webhooks,
     pub ready: std::sync::atomic::AtomicBool,
 }
 
@@ -154,6 +156,7 @@ impl Server {
             documents: Documents::default(),
             turns: Turns::default(),
             summaries: special::metrics::Summaries::default(),
+            webhooks: Webhooks::default(),
             ready: false.into(),
             config,
         };
