@@ -9,6 +9,7 @@ mod cost;
 mod declarations;
 mod functions;
 mod macros;
+mod patches;
 mod scope;
 mod types;
 mod words;
@@ -30,6 +31,7 @@ use serde_json::Value as Json;
 pub use self::{
     check::{Declared, check},
     functions::authorizer::{Answer, Authorize, Question, authorizer, request_resource},
+    patches::{configuration, operations},
     scope::{Composed, Scope, to_json},
     types::{Fields, Known, Ty},
 };

@@ -20,6 +20,7 @@ pub(crate) use self::{
 };
 use crate::{
     catalogue::Served,
+    policies,
     server::{Call, Inner},
     webhooks,
 };
@@ -88,6 +89,7 @@ impl<'a> Write<'a> {
             for plugin in self.plugins(inner) {
                 plugin.mutate(&mut request, &inner.reader).await?;
             }
+            policies::mutate(inner, self, &mut request, &mut rounds)?;
             webhooks::mutate(inner, self, &mut request, &mut rounds).await?;
             if !rounds.again() {
                 return Ok(());
@@ -109,6 +111,7 @@ impl<'a> Write<'a> {
         for plugin in self.plugins(inner).filter(|p| p.name() != LAST) {
             plugin.validate(&mut request, &inner.reader).await?;
         }
+        policies::validate(inner, self, &mut request)?;
         webhooks::validate(inner, self, &mut request).await
     }
 

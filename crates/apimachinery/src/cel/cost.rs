@@ -15,7 +15,10 @@ use ::cel::{
     },
 };
 
-use super::functions::{Library, failed};
+use super::{
+    functions::{Library, failed},
+    patches,
+};
 
 /// Bytes of a text that count as one step.
 const BYTES_A_STEP: u64 = 10;
@@ -42,10 +45,11 @@ pub(super) fn charge(steps: u64) -> Result<(), ExecutionError> {
     }
 }
 
-/// Writes the charges into an expression.
+/// Writes the charges into an expression, and makes of objects what the interpreter knows.
 pub(super) fn meter(expression: &mut IdedExpr) {
     let mut open = vec![expression];
     while let Some(node) = open.pop() {
+        patches::as_map(node);
         match &mut node.expr {
             Expr::Comprehension(all) => {
                 let steps = body(&all.loop_cond) + body(&all.loop_step);

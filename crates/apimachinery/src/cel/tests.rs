@@ -413,3 +413,23 @@ mod checked {
         );
     }
 }
+
+#[test]
+fn objects_of_patches_become_json() {
+    let run = |source: &str| run(source, &json!({"old": "x", "a": ["y"]})).expect(source);
+    let made = run(
+        "Object{metadata: Object.metadata{labels: {'a': self.old}}, spec: Object.spec{?replicas: self.?n, in__dash__: 1}}",
+    );
+    assert_eq!(configuration(&made), Ok(json!({"metadata": {"labels": {"a": "x"}}, "spec": {"in-": 1}})));
+    let made = run("Object{spec: Object.spec{containers: [Object.spec.containers{name: 'c'}]}}");
+    assert_eq!(configuration(&made), Ok(json!({"spec": {"containers": [{"name": "c"}]}})));
+    let error =
+        configuration(&run("Object{spec: Object.wrong{}}")).expect_err("it is named for another place");
+    assert!(error.contains("unexpected type name \"Object.wrong\", expected \"Object.spec\""), "{error}");
+    assert!(configuration(&run("{'a': 1}")).is_err());
+    let patch = run(
+        "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/~'), value: Object.spec.x{y: self.a}}]",
+    );
+    assert_eq!(operations(&patch), Ok(vec![json!({"op": "add", "path": "/a/b~1~0", "value": {"y": ["y"]}})]));
+    assert!(operations(&run("[1]")).is_err());
+}
