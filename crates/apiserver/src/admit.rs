@@ -14,10 +14,7 @@ use access::{AdmissionRequest, Attributes, Companion};
 use apimachinery::{ApiError, Object};
 use kinds::Resource;
 
-pub(crate) use self::{
-    options::Options,
-    reinvocation::{Reinvocation, Rounds},
-};
+pub(crate) use self::{options::Options, reinvocation::Rounds};
 use crate::{
     catalogue::Served,
     policies,

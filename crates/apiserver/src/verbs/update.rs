@@ -120,7 +120,7 @@ pub(crate) async fn change_asking(
     call: &mut Call,
     served: &Served,
     options: &options::Write,
-    asked: Asked<'_>,
+    about: Asked<'_>,
     make: impl Fn(&Object, &Entry) -> Result<Object, ApiError> + Send + Sync,
 ) -> Result<Changed, ApiError> {
     let resource = &*served.resource;
@@ -151,7 +151,7 @@ pub(crate) async fn change_asking(
             return Err(ApiError::conflict(&resource.group, &resource.plural, &name, &why));
         }
         inherit(&mut new, &old, current);
-        mutate(asked, &write, inner, call, &mut new, &old).await?;
+        mutate(about, &write, inner, call, &mut new, &old).await?;
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
         resource.strategy.prepare_update(&mut new, &old, &subresource);
@@ -164,7 +164,7 @@ pub(crate) async fn change_asking(
         if subresource.is_empty() && !std::mem::replace(&mut warned, true) {
             call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
         }
-        let companions = validate(asked, &write, inner, call, &mut new, &old).await?;
+        let companions = validate(about, &write, inner, call, &mut new, &old).await?;
         fields::settle_times(&mut new, &old);
         let value = served.stored(&new)?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
@@ -205,14 +205,14 @@ pub(crate) async fn change_asking(
 }
 
 async fn mutate(
-    asked: Asked<'_>,
+    about: Asked<'_>,
     write: &admit::Write<'_>,
     inner: &Inner,
     call: &mut Call,
     new: &mut Object,
     old: &Object,
 ) -> Result<(), ApiError> {
-    match asked {
+    match about {
         Asked::Nothing => Ok(()),
         Asked::Object => write.mutate(inner, call, new, Some(old)).await,
         Asked::View(view) => {
@@ -225,7 +225,7 @@ async fn mutate(
 
 /// What has to be committed together with the change comes back.
 async fn validate(
-    asked: Asked<'_>,
+    about: Asked<'_>,
     write: &admit::Write<'_>,
     inner: &Inner,
     call: &mut Call,
@@ -233,7 +233,7 @@ async fn validate(
     old: &Object,
 ) -> Result<Vec<Companion>, ApiError> {
     let (mut shown, before);
-    let (new, old) = match asked {
+    let (new, old) = match about {
         Asked::Nothing => return Ok(Vec::new()),
         Asked::Object => (new, old),
         Asked::View(view) => {
