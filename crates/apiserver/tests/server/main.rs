@@ -7,4 +7,5 @@ mod forms;
 mod kinds;
 mod metrics;
 mod openapi;
+mod policies;
 mod quota;
