@@ -399,15 +399,7 @@ async fn authenticate(
 impl Inner {
     /// What the authorizers say together.
     pub fn decide(&self, attributes: &Attributes) -> Decision {
-        let mut reasons = Vec::new();
-        for authorizer in &self.config.authorizers {
-            match authorizer.authorize(attributes) {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decision => return decision,
-            }
-        }
-        Decision::NoOpinion(reasons.join(", "))
+        access::decide(&self.config.authorizers, attributes)
     }
 
     /// 403 unless allowed.
