@@ -403,23 +403,10 @@ async fn authenticate(
     Err(ApiError::unauthorized())
 }
 
-/// What authorizers say together.
-pub(crate) fn decide(authorizers: &[Arc<dyn access::Authorizer>], attributes: &Attributes) -> Decision {
-    let mut reasons = Vec::new();
-    for authorizer in authorizers {
-        match authorizer.authorize(attributes) {
-            Decision::NoOpinion(reason) if reason.is_empty() => {}
-            Decision::NoOpinion(reason) => reasons.push(reason),
-            decision => return decision,
-        }
-    }
-    Decision::NoOpinion(reasons.join(", "))
-}
-
 impl Inner {
     /// What the authorizers say together.
     pub fn decide(&self, attributes: &Attributes) -> Decision {
-        decide(&self.config.authorizers, attributes)
+        access::decide(&self.config.authorizers, attributes)
     }
 
     /// 403 unless allowed.

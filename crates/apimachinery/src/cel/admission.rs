@@ -34,6 +34,51 @@ pub fn declared(names: Names, object: Ty, params: Ty) -> Declared {
     if names.patches { declared.with_patches() } else { declared }
 }
 
+/// What an expression has to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Whatever it is.
+    Anything,
+    /// A truth value.
+    Bool,
+    /// A text.
+    Text,
+    /// A text, or nothing.
+    TextOrNull,
+    /// An `Object`.
+    Configuration,
+    /// A list of `JSONPatch`.
+    Patch,
+}
+
+impl Wanted {
+    /// The types, as cel-go writes them.
+    fn types(self) -> &'static [&'static str] {
+        match self {
+            Self::Anything => &[],
+            Self::Bool => &["bool"],
+            Self::Text => &["string"],
+            Self::TextOrNull => &["string", "null_type"],
+            Self::Configuration => &["Object"],
+            Self::Patch => &["list(JSONPatch)"],
+        }
+    }
+}
+
+/// Whether an expression may be used where it stands: its type.
+///
+/// # Errors
+/// `compilation failed: …`, or that it gives something else.
+pub fn compile(source: &str, declared: &Declared, wanted: Wanted) -> Result<Ty, String> {
+    let ty = super::check(source, declared).map_err(|issues| format!("compilation failed: {issues}"))?;
+    let found = if ty == Ty::Null { "null_type".to_owned() } else { ty.to_string() };
+    match wanted.types() {
+        types if types.is_empty() || types.contains(&found.as_str()) => Ok(ty),
+        [one] => Err(format!("must evaluate to {one} but got {found}")),
+        many => Err(format!("must evaluate to one of [{}] but got {found}", many.join(" "))),
+    }
+}
+
 /// Adds `variables` with the variables whose types are known so far.
 #[must_use]
 pub fn with_variables(declared: Declared, variables: &[(String, Ty)]) -> Declared {

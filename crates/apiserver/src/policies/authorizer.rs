@@ -5,7 +5,7 @@ use std::sync::Arc;
 use access::{Attributes, Authorizer, Decision, UserInfo};
 use apimachinery::cel::{Answer, Authorize, Question};
 
-use crate::{admit::Write, server};
+use crate::admit::Write;
 
 /// Who asks whom.
 pub(super) struct Asked {
@@ -54,7 +54,7 @@ impl Authorize for Asked {
             label_selector: question.label_selector.clone(),
             field_selector: question.field_selector.clone(),
         };
-        match server::decide(&self.authorizers, &attributes) {
+        match access::decide(&self.authorizers, &attributes) {
             Decision::Allow(reason) => Answer { allowed: true, reason, error: None },
             Decision::Deny(reason) | Decision::NoOpinion(reason) => {
                 Answer { allowed: false, reason, error: None }
