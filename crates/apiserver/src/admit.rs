@@ -17,6 +17,7 @@ use kinds::Resource;
 pub(crate) use self::{options::Options, reinvocation::Rounds};
 use crate::{
     catalogue::Served,
+    policies,
     server::{Call, Inner},
     webhooks,
 };
@@ -85,6 +86,7 @@ impl<'a> Write<'a> {
             for plugin in self.plugins(inner) {
                 plugin.mutate(&mut request, &inner.reader).await?;
             }
+            policies::mutate(inner, self, &mut request, &mut rounds)?;
             webhooks::mutate(inner, self, &mut request, &mut rounds).await?;
             if !rounds.again() {
                 return Ok(());
@@ -106,6 +108,7 @@ impl<'a> Write<'a> {
         for plugin in self.plugins(inner).filter(|p| p.name() != LAST) {
             plugin.validate(&mut request, &inner.reader).await?;
         }
+        policies::validate(inner, self, &mut request)?;
         webhooks::validate(inner, self, &mut request).await
     }
 

@@ -27,6 +27,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod options;
+mod policies;
 mod proxy;
 mod reader;
 mod request;

@@ -80,6 +80,7 @@ pub(crate) async fn insert(
             object["metadata"]["name"] = name.into();
         }
         resource.strategy.prepare_create(&mut object, call.now);
+        special::note_requester(resource, &mut object, &call.user);
         set_generation(resource, &mut object, None, "");
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;

@@ -2,6 +2,7 @@
 
 use access::Companion;
 use apimachinery::{ApiError, FieldError, Object, meta};
+use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::Value;
 use store::{Entry, Expect, Op, Revision};
@@ -154,10 +155,10 @@ pub(crate) async fn change_asking(
         mutate(about, &write, inner, call, &mut new, &old).await?;
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
-        resource.strategy.prepare_update(&mut new, &old, &subresource);
+        resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
-        let errors = check_change(resource, &new, &old, &subresource);
+        let errors = check_change(resource, &new, &old, &subresource, call.now);
         if !errors.is_empty() {
             return Err(served.invalid(&name, &errors));
         }
@@ -321,10 +322,16 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
         && !special::waits_for_finalize(resource, object)
 }
 
-fn check_change(resource: &Resource, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+fn check_change(
+    resource: &Resource,
+    new: &Object,
+    old: &Object,
+    subresource: &str,
+    now: DateTime<Utc>,
+) -> Vec<FieldError> {
     let mut errors = meta::validate_update(new, old);
     if resource.builtin {
-        errors.extend(resource.strategy.validate_update(new, old, subresource));
+        errors.extend(resource.strategy.validate_update_at(new, old, subresource, now));
         for path in &resource.behaviour.immutable {
             let pointer = format!("/{}", path.replace('.', "/"));
             let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));

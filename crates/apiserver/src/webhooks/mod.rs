@@ -16,8 +16,10 @@ mod validating;
 
 use apimachinery::{ApiError, Object};
 
-pub(crate) use self::{mutating::mutate, registry::Webhooks, validating::validate};
-use self::{registry::Webhook, seen::Seen};
+use self::registry::Webhook;
+pub(crate) use self::{
+    mutating::mutate, registry::Webhooks, review::attributes, seen::Seen, validating::validate,
+};
 use crate::admission_match::Subject;
 
 /// Whether a webhook is to be asked, and what it is to be shown. Either object may be absent.

@@ -23,7 +23,7 @@ impl Form {
 }
 
 /// What is asked, but for the objects: `AdmissionRequest` as expressions see it.
-pub(super) fn attributes(write: &Write<'_>, target: &Target) -> Value {
+pub(crate) fn attributes(write: &Write<'_>, target: &Target) -> Value {
     let at = &write.attributes;
     let kind = |k: &Kind| json!({"group": &*k.group, "version": &*k.version, "kind": &*k.kind});
     let mut request = json!({

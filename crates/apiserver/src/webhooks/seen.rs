@@ -1,4 +1,4 @@
-//! A write in the version that a webhook wants to see it in.
+//! A write in the version that a webhook or a policy wants to see it in.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Object and old object in the version of `target`; either may be absent.
-pub(super) struct Seen<'o> {
+pub(crate) struct Seen<'o> {
     pub target: Target,
     pub object: Option<Cow<'o, Object>>,
     pub old: Option<Cow<'o, Object>>,
