@@ -130,3 +130,34 @@ async fn a_condition_that_fails_counts_as_the_webhooks_failure_unless_another_is
     cluster.create(MAPS, &map("n", json!({}))).await.ok();
     assert_eq!(webhooks.paths(), [""; 0]);
 }
+
+#[tokio::test]
+async fn a_condition_that_does_not_compile_is_refused_when_it_is_written() {
+    let webhooks = Webhooks::new(|_, _| allow());
+    let cluster = webhooks.cluster().await;
+    for sort in ["Mutating", "Validating"] {
+        let conditions = json!({"matchConditions": conditions(&["... [] bad expression"])});
+        let hook = with(webhook("w", rule(&["CREATE"], &["configmaps"])), conditions);
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{sort}WebhookConfiguration"),
+            "metadata": {"name": "c"}, "webhooks": [hook],
+        });
+        let path = format!("{CONFIGURATIONS}/{}webhookconfigurations", sort.to_lowercase());
+        let (code, message) = cluster.create(&path, &configuration).await.refused();
+        assert!(code == 422 && message.contains("compilation failed"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_can_ask_what_the_writer_may_do() {
+    let webhooks = Webhooks::new(|_, _| deny("asked"));
+    let cluster = webhooks.cluster().await;
+    let unless =
+        "!authorizer.group('').resource('configmaps').namespace('default').check('delete').allowed()";
+    let hook = with(
+        webhook("w", rule(&["CREATE"], &["configmaps"])),
+        json!({"matchConditions": conditions(&[unless])}),
+    );
+    configure(&cluster, "Validating", "c", json!([hook])).await;
+    cluster.create(MAPS, &map("m", json!({}))).await.ok();
+}
