@@ -1,7 +1,8 @@
 // Answercases writes what upstream says of faulty and odd objects, one case a line: the golden data of
-// crates/kinds/tests/upstream_rules.rs. The objects are in cases.yaml.
+// crates/kinds/tests/upstream_rules.rs. The objects are in cases.yaml and extensions.yaml.
 //
 //	go run ./cmd/answercases > ../crates/kinds/tests/data/upstream_rules.jsonl
+//	go run ./cmd/answercases extensions > ../crates/kinds/tests/data/upstream_extensions.jsonl
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+	apiregistration "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	_ "k8s.io/kubernetes/pkg/controlplane"
 	"k8s.io/kubernetes/pkg/registry/apps/daemonset"
@@ -59,6 +61,9 @@ import (
 
 //go:embed cases.yaml
 var cases []byte
+
+//go:embed extensions.yaml
+var extensions []byte
 
 type kind struct {
 	group, plural string
@@ -101,6 +106,9 @@ var kinds = map[string]kind{
 	"StorageClass":            {"storage.k8s.io", "storageclasses", storageclass.Strategy, storageclass.Strategy, nil},
 }
 
+// Strategies of the subresource approval.
+var approvals = map[string]rest.RESTUpdateStrategy{}
+
 type input struct {
 	Subresource string          `json:"subresource,omitempty"`
 	Old         json.RawMessage `json:"old,omitempty"`
@@ -120,6 +128,9 @@ type answer struct {
 // decode reads a versioned object, defaults it and gives the internal form.
 func decode(raw []byte) (runtime.Object, *schema.GroupVersionKind) {
 	object, gvk, err := legacyscheme.Codecs.UniversalDecoder().Decode(raw, nil, nil)
+	if runtime.IsNotRegisteredError(err) {
+		object, gvk, err = apiregistration.Codecs.UniversalDecoder().Decode(raw, nil, nil)
+	}
 	if err != nil {
 		log.Fatalf("%v\n%s", err, raw)
 	}
@@ -137,7 +148,11 @@ func accessor(object runtime.Object) metav1.Object {
 func main() {
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
-	for _, document := range bytes.Split(cases, []byte("\n---\n")) {
+	asked := cases
+	if len(os.Args) > 1 && os.Args[1] == "extensions" {
+		asked = extensions
+	}
+	for _, document := range bytes.Split(asked, []byte("\n---\n")) {
 		var given input
 		if err := yaml.UnmarshalStrict(document, &given); err != nil {
 			log.Fatalf("%v\n%s", err, document)
@@ -179,8 +194,11 @@ func ask(given input) answer {
 			metadata.SetResourceVersion("7")
 		}
 		strategy := kind.update
-		if given.Subresource == "status" {
+		switch given.Subresource {
+		case "status":
 			strategy = kind.status
+		case "approval":
+			strategy = approvals[name]
 		}
 		strategy.PrepareForUpdate(ctx, object, old)
 		errors = rest.ValidateUpdate(ctx, object, old, strategy)

@@ -119,6 +119,29 @@ pub trait Authorizer: Send + Sync {
     fn authorize(&self, request: &Attributes) -> Decision;
 }
 
+/// What several authorizers say together; the first that has an opinion decides.
+#[must_use]
+pub fn decide(authorizers: &[Arc<dyn Authorizer>], request: &Attributes) -> Decision {
+    let mut reasons = Vec::new();
+    for authorizer in authorizers {
+        match authorizer.authorize(request) {
+            Decision::NoOpinion(reason) if reason.is_empty() => {}
+            Decision::NoOpinion(reason) => reasons.push(reason),
+            decision => return decision,
+        }
+    }
+    Decision::NoOpinion(reasons.join(", "))
+}
+
+/// Several authorizers as one.
+pub struct Union(pub Vec<Arc<dyn Authorizer>>);
+
+impl Authorizer for Union {
+    fn authorize(&self, request: &Attributes) -> Decision {
+        decide(&self.0, request)
+    }
+}
+
 /// A write on its way, as admission sees it.
 pub struct AdmissionRequest<'a> {
     /// The request.

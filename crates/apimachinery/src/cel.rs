@@ -1,9 +1,18 @@
-//! CEL expressions with Kubernetes' extension functions, within a bound on work.
+//! CEL expressions with Kubernetes' functions, within a bound on work.
 //!
-//! The interpreter counts no costs, so the bound is taken before a run: the size of the expression times the longest
-//! list or map that it may walk, to the power of the depth of its loops. A run that could pass the bound is refused.
+//! An expression is compiled once ([`Program`]) and runs over a [`Scope`]. What can take long charges while it runs
+//! (`cost.rs`); the source itself is bounded before it is parsed.
 
+pub mod admission;
+mod check;
+mod cost;
+mod declarations;
 mod functions;
+mod macros;
+mod patches;
+mod scope;
+mod types;
+mod words;
 
 use std::{
     collections::HashMap,
@@ -12,12 +21,20 @@ use std::{
 
 pub use ::cel::Value;
 use ::cel::{
-    Context, Env,
-    common::ast::{Expr, IdedExpr},
+    Context, Env, ExecutionError, IdedExpr,
+    common::ast::{EntryExpr, Expr},
+    context::VariableResolver,
     objects::{Key, Map, OptionalValue},
 };
 use serde_json::Value as Json;
 
+pub use self::{
+    check::{Declared, check},
+    functions::authorizer::{Answer, Authorize, Question, authorizer, request_resource},
+    patches::{configuration, operations},
+    scope::{Composed, Scope, to_json},
+    types::{Fields, Known, Ty},
+};
 use crate::schema::{Schema, Type};
 
 /// Steps that one run may take.
@@ -38,25 +55,19 @@ const MAX_PROGRAMS: usize = 4096;
 /// Why an expression gave no value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EvalError {
-    /// It could take more steps than are left.
-    #[error("call cost exceeds limit")]
+    /// It took more steps than are left.
+    #[error("operation cancelled: actual cost limit exceeded")]
     Budget,
-    /// It failed.
+    /// It failed, in cel-go's words.
     #[error("{0}")]
     Failed(String),
 }
 
 /// A compiled expression.
 pub struct Program {
-    program: ::cel::Program,
+    expression: IdedExpr,
     /// How deep the expression nests.
     levels: usize,
-    /// Nodes of the expression.
-    size: u64,
-    /// How deep loops are nested.
-    depth: u32,
-    /// A bound on the lists and maps written in the expression itself.
-    literal: u64,
 }
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
@@ -68,27 +79,12 @@ impl Program {
     /// Compiles an expression. Types are not checked; that shows when it runs.
     ///
     /// # Errors
-    /// The syntax error, as text.
+    /// The syntax errors, as text.
     pub fn compile(source: &str) -> Result<Self, String> {
-        if source.len() > MAX_SOURCE {
-            return Err(format!("expression is longer than {MAX_SOURCE} bytes"));
-        }
-        if nesting(source) > 64 {
-            return Err("expression is nested too deeply".to_owned());
-        }
-        let program = stacker::maybe_grow(STACK.0, STACK.1, || ENV.compile(source))
-            .map_err(|error| error.to_string())?;
-        let levels = levels(&program);
-        if levels > MAX_LEVELS {
-            return Err("expression is nested too deeply".to_owned());
-        }
-        let (mut size, mut depth) = (0, 0);
-        let mut open = vec![(program.expression(), 0)];
-        while let Some((expression, loops)) = open.pop() {
-            (size, depth) = (size + 1, depth.max(loops));
-            children(expression, |child, repeated| open.push((child, loops + u32::from(repeated))));
-        }
-        Ok(Self { program, levels, size, depth, literal: source.len() as u64 })
+        let mut expression = parse(source)?.expression().clone();
+        cost::meter(&mut expression);
+        let levels = levels(&expression);
+        Ok(Self { expression, levels })
     }
 
     /// The same, compiled once for all callers.
@@ -108,31 +104,63 @@ impl Program {
         compiled
     }
 
-    /// Runs it over variables; takes what the run may cost from `budget`.
+    /// Runs it over variables; takes what the run costs from `budget`.
     ///
     /// # Errors
-    /// [`EvalError::Budget`] when it may cost too much, else what went wrong.
-    pub fn eval(&self, vars: &[(&str, Value)], budget: &mut u64) -> Result<Value, EvalError> {
-        let longest =
-            if self.depth == 0 { 1 } else { vars.iter().map(|(_, v)| longest(v)).max().unwrap_or(1) };
-        let longest = if self.depth == 0 { 1 } else { longest.max(self.literal).max(1) };
-        let cost = longest.saturating_pow(self.depth).saturating_mul(self.size.max(1));
-        if cost > CALL_BUDGET || cost > *budget {
-            return Err(EvalError::Budget);
-        }
-        *budget -= cost;
-        let mut context = Context::with_env(ENV.clone());
-        functions::add(&mut context);
+    /// As [`Program::run`].
+    pub fn eval(&self, vars: &[(&'static str, Value)], budget: &mut u64) -> Result<Value, EvalError> {
+        let mut scope = Scope::new();
         for (name, value) in vars {
-            context.add_variable_from_value(*name, value.clone());
+            scope.set(name, value.clone());
         }
-        let outcome = if self.levels > SHALLOW {
-            stacker::maybe_grow(STACK.0, STACK.1, || self.program.execute(&context))
-        } else {
-            self.program.execute(&context)
-        };
-        outcome.map_err(|error| EvalError::Failed(error.to_string()))
+        self.run(&scope, budget)
     }
+
+    /// Runs it over a [`Scope`] or [`Composed`] scope; takes what the run costs, that of the variables it asks for
+    /// included, from `budget`.
+    ///
+    /// # Errors
+    /// [`EvalError::Budget`] when it costs too much, else what went wrong.
+    pub fn run(&self, scope: &dyn VariableResolver, budget: &mut u64) -> Result<Value, EvalError> {
+        let limit = CALL_BUDGET.min(*budget);
+        let (outcome, left) = cost::within(limit, || {
+            cost::charge(1)?;
+            self.resolve(scope)
+        });
+        let Some(left) = left else {
+            *budget -= limit;
+            return Err(EvalError::Budget);
+        };
+        *budget -= limit - left;
+        outcome.map_err(|error| EvalError::Failed(words::of(&error)))
+    }
+
+    /// Runs it within the bound that is already there.
+    fn resolve(&self, scope: &dyn VariableResolver) -> Result<Value, ExecutionError> {
+        let mut context = Context::with_env(ENV.clone());
+        context.set_variable_resolver(scope);
+        if self.levels > SHALLOW {
+            stacker::maybe_grow(STACK.0, STACK.1, || Value::resolve(&self.expression, &context))
+        } else {
+            Value::resolve(&self.expression, &context)
+        }
+    }
+}
+
+/// Reads a source that is neither too long nor too deep.
+fn parse(source: &str) -> Result<::cel::Program, String> {
+    if source.len() > MAX_SOURCE {
+        return Err(format!("expression is longer than {MAX_SOURCE} bytes"));
+    }
+    if nesting(source) > 64 {
+        return Err("expression is nested too deeply".to_owned());
+    }
+    let program = stacker::maybe_grow(STACK.0, STACK.1, || ENV.compile(source))
+        .map_err(|errors| words::of_parsing(&errors, source))?;
+    if levels(program.expression()) > MAX_LEVELS {
+        return Err("expression is nested too deeply".to_owned());
+    }
+    Ok(program)
 }
 
 /// A bound on the parser's recursion: how deep brackets nest, and the longest row of signs and choices.
@@ -157,8 +185,8 @@ fn nesting(source: &str) -> usize {
 }
 
 /// Levels of an expression; the interpreter recurses as deep.
-fn levels(source: &::cel::Program) -> usize {
-    let (mut deepest, mut open) = (0, vec![(source.expression(), 1)]);
+fn levels(source: &IdedExpr) -> usize {
+    let (mut deepest, mut open) = (0, vec![(source, 1)]);
     while let Some((expression, level)) = open.pop() {
         deepest = deepest.max(level);
         children(expression, |child, _| open.push((child, level + 1)));
@@ -184,22 +212,20 @@ fn children<'a>(expression: &'a IdedExpr, mut visit: impl FnMut(&'a IdedExpr, bo
         Expr::Select(select) => visit(&select.operand, false),
         Expr::Map(map) => {
             for entry in &map.entries {
-                if let ::cel::common::ast::EntryExpr::MapEntry(entry) = &entry.expr {
+                if let EntryExpr::MapEntry(entry) = &entry.expr {
                     visit(&entry.key, false);
                     visit(&entry.value, false);
                 }
             }
         }
+        Expr::Struct(made) => {
+            for entry in &made.entries {
+                if let EntryExpr::StructField(field) = &entry.expr {
+                    visit(&field.value, false);
+                }
+            }
+        }
         _ => {}
-    }
-}
-
-/// The longest list or map inside.
-fn longest(value: &Value) -> u64 {
-    match value {
-        Value::List(list) => list.iter().map(longest).max().unwrap_or(0).max(list.len() as u64),
-        Value::Map(map) => map.map.values().map(longest).max().unwrap_or(0).max(map.map.len() as u64),
-        _ => 1,
     }
 }
 
@@ -304,70 +330,4 @@ fn escape(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn run(source: &str, this: &Json) -> Result<Value, EvalError> {
-        let program = Program::compile(source).map_err(EvalError::Failed)?;
-        program.eval(&[("self", value(this, None, false))], &mut OBJECT_BUDGET.clone())
-    }
-
-    #[test]
-    fn kubernetes_functions_are_there() {
-        for source in [
-            "self.a.all(x, x > 0)",
-            "self.a.sum() == 6",
-            "self.a.isSorted()",
-            "self.a.max() == 3 && self.a.min() == 1",
-            "self.s.find('[0-9]+') == '42'",
-            "self.s.findAll('[a-z]').size() == 2",
-            "quantity('1Gi').isGreaterThan(quantity('1G'))",
-            "isQuantity('1Gi') && !isQuantity('x')",
-            "quantity('1500m').compareTo(quantity('1.5')) == 0",
-            "isIP('10.0.0.1') && ip('::1').family() == 6",
-            "cidr('10.0.0.0/8').containsIP('10.1.2.3')",
-            "isURL('https://a.b/c') && url('https://a.b:8/c').getHost() == 'a.b:8'",
-            "sets.contains([1, 2], [1])",
-            "'a,b'.split(',').size() == 2",
-            "has(self.s) && !has(self.t)",
-            "self.s.matches('^[a-z]+')",
-        ] {
-            assert_eq!(run(source, &json!({"a": [1, 2, 3], "s": "ab42"})), Ok(Value::Bool(true)), "{source}");
-        }
-    }
-
-    #[test]
-    fn loops_that_could_run_too_long_are_refused() {
-        let long: Vec<i64> = (0..2000).collect();
-        let source = "self.all(x, self.all(y, self.all(z, x + y + z >= 0)))";
-        assert_eq!(run(source, &json!(long)), Err(EvalError::Budget));
-    }
-
-    #[test]
-    fn nested_and_broken_sources_are_errors() {
-        assert!(Program::compile(&format!("{}1", "1+".repeat(8_000))).is_err());
-        assert!(Program::compile(&format!("a{}", ".a".repeat(8_000))).is_err());
-        assert_eq!(run(&format!("{}1 == 151", "1+".repeat(150)), &json!(0)), Ok(Value::Bool(true)));
-        assert!(Program::compile(&"(".repeat(10_000)).is_err());
-        assert!(Program::compile(&"!".repeat(10_000)).is_err());
-        assert!(Program::compile("self.").is_err());
-    }
-
-    #[test]
-    fn values_are_seen_through_their_schema() {
-        let mut schema = Schema { kind: Some(Type::Object), ..Schema::default() };
-        schema
-            .properties
-            .insert(Arc::from("a-b"), Arc::new(Schema { kind: Some(Type::Number), ..Schema::default() }));
-        let seen = value(
-            &json!({"a-b": 1, "hidden": 2, "metadata": {"name": "n", "labels": {}}}),
-            Some(&schema),
-            true,
-        );
-        let Value::Map(map) = seen else { panic!("an object is a map") };
-        assert_eq!(map.map.len(), 2);
-        assert_eq!(map.map[&Key::String(Arc::new("a__dash__b".to_owned()))], Value::Float(1.0));
-    }
-}
+mod tests;

@@ -73,18 +73,56 @@ pub fn json(doc: Value, patch: &[u8]) -> Result<Value, ApiError> {
     let mut doc = doc;
     let mut copied = 0;
     for operation in operations {
-        let operation: json_patch::PatchOperation =
-            serde_json::from_value(operation).map_err(|_| rejected())?;
-        if let json_patch::PatchOperation::Copy(copy) = &operation {
-            let source = doc.pointer(copy.from.as_str()).ok_or_else(rejected)?;
-            copied += serde_json::to_vec(source).map_or(usize::MAX / 2, |text| text.len());
-            if copied > MAX_COPIED {
-                return Err(rejected());
-            }
-        }
-        json_patch::patch(&mut doc, std::slice::from_ref(&operation)).map_err(|_| rejected())?;
+        step(&mut doc, operation, &mut copied).map_err(|_| rejected())?;
     }
     Ok(doc)
+}
+
+/// Applies operations one after the other. `None`: a `test` among them failed.
+///
+/// # Errors
+/// There are too many, or one is none or cannot be applied.
+pub fn operations(mut doc: Value, operations: Vec<Value>) -> Result<Option<Value>, String> {
+    if operations.len() > MAX_OPERATIONS {
+        let found = operations.len();
+        return Err(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {found}"
+        ));
+    }
+    let mut copied = 0;
+    for operation in operations {
+        match step(&mut doc, operation, &mut copied) {
+            Ok(()) => {}
+            Err(Failed::Test) => return Ok(None),
+            Err(Failed::Other(why)) => return Err(why),
+        }
+    }
+    Ok(Some(doc))
+}
+
+/// Why an operation was not applied.
+enum Failed {
+    /// It is a test, and what is there is something else.
+    Test,
+    Other(String),
+}
+
+/// Applies one operation. `copied` counts the bytes that were copied so far.
+fn step(doc: &mut Value, operation: Value, copied: &mut usize) -> Result<(), Failed> {
+    let operation: json_patch::PatchOperation =
+        serde_json::from_value(operation).map_err(|why| Failed::Other(why.to_string()))?;
+    if let json_patch::PatchOperation::Copy(copy) = &operation {
+        let missing = || Failed::Other(format!("copy operation does not apply: no {:?}", copy.from.as_str()));
+        let source = doc.pointer(copy.from.as_str()).ok_or_else(missing)?;
+        *copied += serde_json::to_vec(source).map_or(usize::MAX / 2, |text| text.len());
+        if *copied > MAX_COPIED {
+            return Err(Failed::Other("copy operations copy too much".to_owned()));
+        }
+    }
+    json_patch::patch(doc, std::slice::from_ref(&operation)).map_err(|why| match why.kind {
+        json_patch::PatchErrorKind::TestFailed => Failed::Test,
+        _ => Failed::Other(why.to_string()),
+    })
 }
 
 /// What strict decoding finds in a JSON patch itself: `json patch unknown field "[0].foo"`.

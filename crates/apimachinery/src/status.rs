@@ -19,6 +19,8 @@ pub struct ApiError {
     pub details: Option<Value>,
     /// `metadata.continue`, only with an expired continue token.
     pub continue_token: Option<String>,
+    /// The `Status` that somebody else answered with, which is passed on in place of one made from the fields above.
+    pub given: Option<Box<Value>>,
 }
 
 impl std::fmt::Display for ApiError {
@@ -46,7 +48,7 @@ fn details(group: &str, kind: &str, name: &str) -> Map<String, Value> {
 
 impl ApiError {
     fn of(code: u16, reason: &'static str, message: String, details: Option<Map<String, Value>>) -> Self {
-        Self { code, reason, message, details: details.map(Value::Object), continue_token: None }
+        Self { code, reason, message, details: details.map(Value::Object), continue_token: None, given: None }
     }
 
     /// 404; `resource` is the plural.
@@ -151,6 +153,14 @@ impl ApiError {
         Self::of(code, reason, message.into(), None)
     }
 
+    /// What somebody else refused a request with: an object like a `Status`.
+    #[must_use]
+    pub fn from_status(code: u16, status: Value) -> Self {
+        let message = status["message"].as_str().unwrap_or_default().to_owned();
+        let details = status.get("details").and_then(Value::as_object).cloned();
+        Self { given: Some(Box::new(status)), ..Self::of(code, "", message, details) }
+    }
+
     /// The same error, with `details.retryAfterSeconds`; the server also sends it as the `Retry-After` header.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
@@ -162,6 +172,15 @@ impl ApiError {
     /// The body: `kind: Status, apiVersion: v1`.
     #[must_use]
     pub fn to_status(&self) -> Value {
+        if let Some(given) = &self.given {
+            let mut status = Value::clone(given);
+            status["kind"] = json!("Status");
+            status["apiVersion"] = json!("v1");
+            if !status["metadata"].is_object() {
+                status["metadata"] = json!({});
+            }
+            return status;
+        }
         let mut metadata = json!({});
         if let Some(token) = &self.continue_token {
             metadata["continue"] = json!(token);

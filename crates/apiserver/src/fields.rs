@@ -23,6 +23,14 @@ const EXCEPT_STATUS: Reach = Reach::Except(&[&["status"]]);
 ///
 /// Source: `GetResetFields` of the strategies in `k8s.io/kubernetes/pkg/registry`.
 fn reach(resource: &Resource, subresource: &str) -> Reach {
+    if (&*resource.group, &*resource.plural) == ("certificates.k8s.io", "certificatesigningrequests") {
+        // Nothing of a request is its writer's: it is made once and then answered by others.
+        return match subresource {
+            "status" => Reach::Except(&[&["spec"], &["status", "conditions"]]),
+            "approval" => Reach::Except(&[&["spec"], &["status", "certificate"]]),
+            _ => Reach::Except(&[&["spec"], &["status"]]),
+        };
+    }
     match subresource {
         "" | "finalize" if resource.subresource("status").is_some() => EXCEPT_STATUS,
         "status" if !resource.builtin || resource.behaviour.status_keeps_metadata => {

@@ -5,9 +5,11 @@
 //!
 //! Reading order: [`server`] (the way of a request, top to bottom) → `request`, `negotiate`, `options` (how it is read) →
 //! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `custom/`
-//! (definitions of custom resources) → `proxy` (log, exec and the
-//! like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
+//! (definitions of custom resources) → `admit`, `admission_match`, `webhooks/` (who may change or refuse a write) → `proxy`
+//! (log, exec and the like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) →
+//! `listen`.
 
+mod admission_match;
 mod admit;
 mod body;
 mod catalogue;
@@ -25,6 +27,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod options;
+mod policies;
 mod proxy;
 mod reader;
 mod request;
@@ -36,6 +39,7 @@ mod shape;
 mod special;
 mod table;
 mod verbs;
+mod webhooks;
 
 pub use body::{Body, RequestBody};
 pub use config::{ClientIdentity, Config, NodeConnector, Tls};

@@ -242,6 +242,18 @@ pub enum FieldValidation {
     Strict,
 }
 
+impl FieldValidation {
+    /// As the query names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "Ignore",
+            Self::Warn => "Warn",
+            Self::Strict => "Strict",
+        }
+    }
+}
+
 /// Create, update and patch options.
 #[derive(Clone, Debug, Default)]
 pub struct Write {
@@ -249,6 +261,8 @@ pub struct Write {
     pub dry_run: bool,
     /// How strictly the body is read.
     pub validation: FieldValidation,
+    /// The same, if the request says it.
+    pub named_validation: Option<FieldValidation>,
     /// Who owns what is written; empty: told by the user agent.
     pub field_manager: String,
     /// An apply takes fields from other managers.
@@ -290,7 +304,13 @@ impl Write {
         if !errors.is_empty() {
             return Err(invalid(kind, &errors));
         }
-        Ok(Self { dry_run: !dry.is_empty(), validation, field_manager, force: force == Some(true) })
+        Ok(Self {
+            dry_run: !dry.is_empty(),
+            validation,
+            named_validation: (!query.text("fieldValidation").is_empty()).then_some(validation),
+            field_manager,
+            force: force == Some(true),
+        })
     }
 }
 
@@ -311,6 +331,18 @@ pub enum Propagation {
     Background,
     /// They are deleted first.
     Foreground,
+}
+
+impl Propagation {
+    /// As a body names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Orphan => "Orphan",
+            Self::Background => "Background",
+            Self::Foreground => "Foreground",
+        }
+    }
 }
 
 /// `DeleteOptions`

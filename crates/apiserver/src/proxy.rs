@@ -3,6 +3,7 @@
 //! They are passed on as they came. A connection is taken over only when the other side says 101 (CVE-2018-1002105); the
 //! address is the one that was looked up, no redirect is followed (CVE-2020-8559).
 
+mod connect;
 mod kubelet;
 mod socket;
 
@@ -67,6 +68,9 @@ pub(crate) async fn serve(
     }
     if info.subresource == "proxy" && bare(call) {
         return Ok(with_slash(call));
+    }
+    if call.info.subresource != "log" {
+        connect::admit(inner, call, served).await?;
     }
     let way = way(inner, call, served)?;
     if matches!(way, Way::Nowhere) {

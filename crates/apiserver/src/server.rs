@@ -32,9 +32,11 @@ use crate::{
     metrics::Metrics,
     negotiate::{self, Media, Offer},
     openapi::Documents,
+    policies::{self, Policies},
     reader::StoreReader,
     request::{Query, RequestInfo},
     respond, route, selection, special,
+    webhooks::Webhooks,
 };
 
 /// The API server. Cheap to clone.
@@ -51,6 +53,8 @@ pub(crate) struct Inner {
     pub allocator: special::services::Allocator,
     pub turns: Turns,
     pub summaries: special::metrics::Summaries,
+    pub webhooks: Webhooks,
+    pub policies: Policies,
     pub ready: std::sync::atomic::AtomicBool,
 }
 
@@ -154,6 +158,8 @@ impl Server {
             documents: Documents::default(),
             turns: Turns::default(),
             summaries: special::metrics::Summaries::default(),
+            webhooks: Webhooks::default(),
+            policies: Policies::default(),
             ready: false.into(),
             config,
         };
@@ -177,6 +183,7 @@ impl Server {
     pub async fn start(&self) -> Result<(), ApiError> {
         special::bootstrap::run(&self.0).await?;
         custom::start(&self.0).await?;
+        policies::checking::start(&self.0);
         tokio::spawn(special::expiry::run(Arc::downgrade(&self.0)));
         self.0.ready.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
@@ -399,15 +406,7 @@ async fn authenticate(
 impl Inner {
     /// What the authorizers say together.
     pub fn decide(&self, attributes: &Attributes) -> Decision {
-        let mut reasons = Vec::new();
-        for authorizer in &self.config.authorizers {
-            match authorizer.authorize(attributes) {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decision => return decision,
-            }
-        }
-        Decision::NoOpinion(reasons.join(", "))
+        access::decide(&self.config.authorizers, attributes)
     }
 
     /// 403 unless allowed.

@@ -43,6 +43,11 @@ impl Checks {
         self.errors.push(FieldError::invalid(path, value, detail));
     }
 
+    /// A malformed value that is not shown.
+    pub fn omitted(&mut self, path: &FieldPath, detail: &str) {
+        self.errors.push(FieldError { value: None, ..FieldError::invalid(path, Value::Null, detail) });
+    }
+
     pub fn duplicate(&mut self, path: &FieldPath, value: impl Into<Value>) {
         self.errors.push(FieldError::duplicate(path, value));
     }
@@ -55,6 +60,13 @@ impl Checks {
     pub fn each(&mut self, path: &FieldPath, value: &str, messages: Vec<String>) {
         for message in messages {
             self.invalid(path, value, &message);
+        }
+    }
+
+    /// One error with all messages.
+    pub fn together(&mut self, path: &FieldPath, value: &str, messages: &[String]) {
+        if !messages.is_empty() {
+            self.invalid(path, value, &messages.join(","));
         }
     }
 
@@ -165,6 +177,14 @@ impl Checks {
     pub fn port_number(&mut self, path: &FieldPath, port: i64) {
         for message in names::is_port_number(port) {
             self.invalid(path, port, &message);
+        }
+    }
+
+    /// The port of a service that the server calls.
+    pub fn reachable_port(&mut self, path: &FieldPath, port: i64) {
+        let faults = names::is_port_number(port);
+        if !faults.is_empty() {
+            self.invalid(path, port, &format!("port is not valid: {}", faults.join(", ")));
         }
     }
 

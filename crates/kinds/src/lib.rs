@@ -24,7 +24,7 @@ pub mod quota;
 pub mod resource;
 pub mod shape;
 
-mod admissionregistration;
+pub mod admissionregistration;
 pub mod apiextensions;
 mod apiregistration;
 mod apps;
@@ -35,13 +35,13 @@ mod autoscaling;
 mod autoscaling_rules;
 mod batch;
 mod batch_rules;
-mod certificates;
+pub mod certificates;
 mod coordination;
 mod core;
 mod devices;
 mod discovery;
 mod events;
-mod flowcontrol;
+pub mod flowcontrol;
 mod networking;
 mod node;
 mod policy;
@@ -51,6 +51,7 @@ mod storage;
 mod storage_csi;
 mod storagemigration;
 mod warnings;
+mod webhook_client;
 
 use std::sync::{Arc, OnceLock};
 

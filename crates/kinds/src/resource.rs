@@ -205,6 +205,11 @@ pub trait Strategy: Send + Sync {
     /// keeps the status on updates of the object, and everything but the status on updates of `status`.
     fn prepare_update(&self, _new: &mut Object, _old: &Object, _subresource: &str) {}
 
+    /// [`Strategy::prepare_update`] as the engine calls it: where the server sets times, this is what a kind has instead.
+    fn prepare_update_at(&self, new: &mut Object, old: &Object, subresource: &str, _now: DateTime<Utc>) {
+        self.prepare_update(new, old, subresource);
+    }
+
     /// What is wrong with an object, beyond its schema.
     fn validate(&self, _object: &Object) -> Vec<FieldError> {
         Vec::new()
@@ -213,6 +218,18 @@ pub trait Strategy: Send + Sync {
     /// What is wrong with a change, besides what [`Strategy::validate`] finds in `new`.
     fn validate_update(&self, _new: &Object, _old: &Object, _subresource: &str) -> Vec<FieldError> {
         Vec::new()
+    }
+
+    /// [`Strategy::validate_update`] as the engine calls it: where times are judged by the server's clock, this is what a
+    /// kind has instead.
+    fn validate_update_at(
+        &self,
+        new: &Object,
+        old: &Object,
+        subresource: &str,
+        _now: DateTime<Utc>,
+    ) -> Vec<FieldError> {
+        self.validate_update(new, old, subresource)
     }
 
     /// Texts for `Warning` headers. Asked for writes of the object itself, not of a subresource.

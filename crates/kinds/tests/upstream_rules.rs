@@ -8,6 +8,9 @@ use chrono::DateTime;
 use kinds::Resource;
 use serde_json::Value;
 
+/// The time at which the cases are asked, Unix seconds.
+const NOW: i64 = 1_700_000_000;
+
 /// The object as the server has it once it is read.
 fn read(case: &Value, field: &str, resource: &Resource) -> Value {
     let mut object = case[field].clone();
@@ -37,7 +40,9 @@ fn texts(case: &Value, field: &str) -> BTreeSet<String> {
 #[test]
 fn objects_and_changes_are_judged_as_upstream_judges_them() {
     let mut wrong = Vec::new();
-    for line in include_str!("data/upstream_rules.jsonl").lines() {
+    let files = [include_str!("data/upstream_rules.jsonl"), include_str!("data/upstream_extensions.jsonl")];
+    let now = DateTime::from_timestamp(NOW, 0).unwrap();
+    for line in files.into_iter().flat_map(str::lines) {
         let case: Value = serde_json::from_str(line).unwrap();
         let text = |field: &str| case[field].as_str().unwrap_or_default();
         let api_version = case["object"]["apiVersion"].as_str().unwrap();
@@ -52,10 +57,10 @@ fn objects_and_changes_are_judged_as_upstream_judges_them() {
             if subresource.is_empty() && resource.subresource("status").is_some() {
                 object["status"] = old["status"].clone();
             }
-            strategy.prepare_update(&mut object, old, subresource);
-            errors.extend(strategy.validate_update(&object, old, subresource));
+            strategy.prepare_update_at(&mut object, old, subresource, now);
+            errors.extend(strategy.validate_update_at(&object, old, subresource, now));
         } else {
-            strategy.prepare_create(&mut object, DateTime::UNIX_EPOCH);
+            strategy.prepare_create(&mut object, now);
         }
         if subresource.is_empty() {
             errors.extend(strategy.validate(&object));

@@ -1,7 +1,9 @@
 //! The admission plugins that are on by default, in upstream's order, one file each.
 
+mod certificates;
 mod lifecycle;
 mod limit_ranger;
+mod node_certificates;
 mod node_restriction;
 mod pods;
 mod rbac_escalation;
@@ -12,6 +14,10 @@ mod storage;
 use std::sync::Arc;
 
 use apimachinery::ApiError;
+pub use certificates::{
+    CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest,
+    PodCertificateSigning,
+};
 pub use lifecycle::NamespaceLifecycle;
 pub use limit_ranger::LimitRanger;
 pub use node_restriction::NodeRestriction;
@@ -21,21 +27,27 @@ pub use resource_quota::ResourceQuota;
 pub use service_account::ServiceAccount;
 pub use storage::{DefaultStorageClass, StorageObjectInUseProtection};
 
-use crate::{Admission, AdmissionRequest, rbac::Rbac};
+use crate::{Admission, AdmissionRequest, Authorizer, rbac::Rbac};
 
-/// The chain of a cluster.
+/// The chain of a cluster. `authorizer` is everybody who is asked whether a request may be made.
 #[must_use]
-pub fn chain(rbac: Arc<Rbac>) -> Vec<Arc<dyn Admission>> {
+pub fn chain(rbac: Arc<Rbac>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Admission>> {
+    let authorizer = || Arc::clone(authorizer);
     vec![
         Arc::new(NamespaceLifecycle),
         Arc::new(LimitRanger),
         Arc::new(ServiceAccount),
-        Arc::new(NodeRestriction),
+        Arc::new(NodeRestriction { authorizer: authorizer() }),
         Arc::new(TaintNodesByCondition),
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(DefaultStorageClass),
         Arc::new(StorageObjectInUseProtection),
+        Arc::new(CertificateApproval { authorizer: authorizer() }),
+        Arc::new(CertificateSigning { authorizer: authorizer() }),
+        Arc::new(PodCertificateSigning { authorizer: authorizer() }),
+        Arc::new(ClusterTrustBundleAttest { authorizer: authorizer() }),
+        Arc::new(CertificateSubjectRestriction),
         Arc::new(RbacEscalation { rbac }),
         Arc::new(ResourceQuota),
     ]

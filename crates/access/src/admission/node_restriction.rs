@@ -2,11 +2,14 @@
 //!
 //! Lessons of CVE-2025-5187 and CVE-2025-4563: the check covers create and update, owner references included.
 
+use std::sync::Arc;
+
 use apimachinery::{ApiError, Object};
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::{Admission, AdmissionRequest, Reader, node::node_name};
+use super::node_certificates;
+use crate::{Admission, AdmissionRequest, Authorizer, Reader, node::node_name};
 
 /// Labels of the `kubernetes.io` and `k8s.io` name spaces that a node may set on itself.
 const ALLOWED_LABELS: [&str; 14] = [
@@ -27,7 +30,10 @@ const ALLOWED_LABELS: [&str; 14] = [
 ];
 
 /// See the module.
-pub struct NodeRestriction;
+pub struct NodeRestriction {
+    /// Everybody who is asked whether a request may be made.
+    pub authorizer: Arc<dyn Authorizer>,
+}
 
 #[async_trait]
 impl Admission for NodeRestriction {
@@ -47,6 +53,12 @@ impl Admission for NodeRestriction {
             ("", "nodes") => own_node(request, node),
             ("", "serviceaccounts") if at.subresource == "token" => token(request, node, reader),
             ("coordination.k8s.io", "leases") => lease(request, node),
+            ("certificates.k8s.io", "certificatesigningrequests") if at.subresource.is_empty() => {
+                node_certificates::signing_request(request, node)
+            }
+            ("certificates.k8s.io", "podcertificaterequests") => {
+                return node_certificates::pod_request(request, node, reader, &*self.authorizer);
+            }
             _ => Ok(()),
         };
         result.map_err(|why| ApiError::forbidden(&at.group, &at.resource, &at.name, &why))

@@ -9,6 +9,7 @@
 //!
 //! Source of the rules: KEP-555, `sigs.k8s.io/structured-merge-diff/v6`, `k8s.io/apimachinery/pkg/util/managedfields`.
 
+mod atomic;
 mod check;
 mod conflict;
 mod element;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+pub use atomic::atomic;
 pub use check::check;
 pub use element::Element;
 pub use fields_v1::{decode, encode};

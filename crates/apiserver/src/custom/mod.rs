@@ -218,18 +218,18 @@ fn retire(known: Option<Known>) {
     }
 }
 
-/// Changes a definition as the server itself. `make` gives `None` where nothing is to be done.
-async fn write_status(
+/// Changes the status of a cluster-wide object as the server itself. `make` gives `None` where nothing is to be done.
+pub(crate) async fn write_status(
     inner: &Inner,
-    definitions: &Arc<Served>,
+    served: &Served,
     name: &str,
     make: impl Fn(&Object) -> Option<Object> + Send + Sync,
 ) -> Result<(), ApiError> {
-    let mut call = Call::internal(inner, definitions, "");
+    let mut call = Call::internal(inner, served, "");
     name.clone_into(&mut call.info.name);
     "status".clone_into(&mut call.info.subresource);
-    let tracker = fields::Tracker::internal(definitions, call.now).of("status");
-    update::change(inner, &mut call, definitions, &options::Write::default(), |old, _| {
+    let tracker = fields::Tracker::internal(served, call.now).of("status");
+    update::change(inner, &mut call, served, &options::Write::default(), |old, _| {
         let mut new = make(old).unwrap_or_else(|| old.clone());
         tracker.update(Some(old), &mut new);
         Ok(new)

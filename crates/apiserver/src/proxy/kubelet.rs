@@ -62,7 +62,7 @@ pub(super) fn location(info: &RequestInfo, pod: &Object, query: &Query) -> Resul
 }
 
 /// A flag that is there is on, unless it says otherwise.
-fn flag(query: &Query, name: &str) -> bool {
+pub(super) fn flag(query: &Query, name: &str) -> bool {
     query.get(name).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
 }
 

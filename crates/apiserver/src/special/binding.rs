@@ -5,14 +5,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    Response,
+    Response, admit,
     catalogue::Served,
     negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
     shape,
-    verbs::update,
+    verbs::update::{self, Asked},
 };
 
 /// POST of a Binding. `pods` is the pod resource, whatever the path was.
@@ -25,7 +25,13 @@ pub(crate) async fn bind(
     let media = call.media(Offer::Plain)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let binding = shape::foreign(pods, body, encoding, "v1", "Binding")?;
+    let mut binding = shape::foreign(pods, body, encoding, "v1", "Binding")?;
+    let mut write = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&options));
+    write.kind = admit::Kind::of(&pods.resource, "binding");
+    if write.attributes.name.is_empty() {
+        meta::name(&binding).clone_into(&mut write.attributes.name);
+    }
+    write.mutate(inner, call, &mut binding, None).await?;
     let name = meta::name(&binding).to_owned();
     if call.info.name.is_empty() {
         call.info.name.clone_from(&name);
@@ -51,11 +57,12 @@ pub(crate) async fn bind(
     if node.is_empty() {
         return refuse("name", |p, _| apimachinery::FieldError::required(p, ""), Value::Null);
     }
+    write.validate(inner, call, &mut binding, None).await?;
     let now = time::format_time(call.now);
     call.info.subresource = "binding".to_owned();
     let pod = call.info.name.clone();
     let conflict = |why: &str| ApiError::conflict("", "pods/binding", &pod, why);
-    update::change(inner, call, pods, &options, |old, _| {
+    update::change_asking(inner, call, pods, &options, Asked::Nothing, |old, _| {
         let (uid, revision) = (meta::uid(&binding), meta::resource_version(&binding));
         if !uid.is_empty() && uid != meta::uid(old) {
             return Err(conflict(&format!(

@@ -35,6 +35,7 @@ pub(crate) async fn run(inner: &Inner) -> Result<(), ApiError> {
         2_000_000_000,
         "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
     ));
+    objects.extend(kinds::flowcontrol::objects());
     objects.extend(inner.config.bootstrap.iter().cloned());
     if inner.config.nodes.is_some() {
         objects.push(super::metrics::role());

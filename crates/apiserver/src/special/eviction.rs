@@ -11,14 +11,17 @@ use serde_json::{Value, json};
 
 use super::binding::set_condition;
 use crate::{
-    Response,
+    Response, admit,
     catalogue::Served,
     negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
     shape,
-    verbs::{delete, existing, update},
+    verbs::{
+        delete, existing,
+        update::{self, Asked},
+    },
 };
 
 /// POST of an Eviction.
@@ -31,7 +34,9 @@ pub(crate) async fn evict(
     let media = call.media(Offer::Plain)?;
     let write = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let eviction = shape::foreign(pods, body, encoding, "policy/v1", "Eviction")?;
+    let mut eviction = shape::foreign(pods, body, encoding, "policy/v1", "Eviction")?;
+    let asked = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&write));
+    asked.mutate(inner, call, &mut eviction, None).await?;
     if meta::name(&eviction) != call.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
@@ -43,6 +48,7 @@ pub(crate) async fn evict(
     let options = options::Delete { dry_run, ..options };
     let name = call.info.name.clone();
     let namespace = call.info.namespace.clone();
+    asked.validate(inner, call, &mut eviction, None).await?;
     let pod = pods.object(&*existing(inner, pods, &namespace, &name)?)?;
     if needs_budget(&pod) {
         spend_budget(inner, call, &pod, dry_run).await?;
@@ -140,7 +146,8 @@ async fn mark(inner: &Inner, call: &mut Call, pods: &Served) -> Result<(), ApiEr
     let now = time::format_time(call.now);
     let saved = call.info.clone();
     "status".clone_into(&mut call.info.subresource);
-    let marked = update::change(inner, call, pods, &options::Write::default(), |old, _| {
+    let options = options::Write::default();
+    let marked = update::change_asking(inner, call, pods, &options, Asked::Nothing, |old, _| {
         let mut new = old.clone();
         set_condition(
             &mut new,

@@ -12,9 +12,10 @@ pub mod scale;
 pub mod services;
 pub mod token;
 
+use access::UserInfo;
 use apimachinery::{ApiError, Object};
 use kinds::Resource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{catalogue::Served, server::Inner, verbs::create};
 
@@ -33,6 +34,27 @@ pub(crate) fn reserve<'a>(
         return inner.allocator.allocate(inner, object, old, dry_run).map(Some);
     }
     Ok(None)
+}
+
+/// A CertificateSigningRequest says who asks, whatever its writer and admission have put there.
+pub(crate) fn note_requester(resource: &Resource, object: &mut Object, user: &UserInfo) {
+    if &*resource.group != kinds::certificates::GROUP || &*resource.plural != "certificatesigningrequests" {
+        return;
+    }
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let requester = [
+        ("username", json!(user.name), user.name.is_empty()),
+        ("uid", json!(user.uid), user.uid.is_empty()),
+        ("groups", json!(user.groups), user.groups.is_empty()),
+        ("extra", json!(user.extra), user.extra.is_empty()),
+    ];
+    for (field, value, absent) in requester {
+        if absent {
+            spec.remove(field);
+        } else {
+            spec.insert(field.to_owned(), value);
+        }
+    }
 }
 
 /// A namespace goes only when its own finalizers are gone, too.

@@ -13,7 +13,11 @@ use crate::{
     options, respond,
     server::{Call, Inner},
     shape,
-    verbs::{apply, existing, patch::Sort, update},
+    verbs::{
+        apply, existing,
+        patch::Sort,
+        update::{self, Asked, View},
+    },
 };
 
 fn at<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
@@ -84,6 +88,24 @@ pub(crate) async fn get(inner: &Inner, call: &Call, served: &Served) -> Result<R
     let media = call.media(Offer::Plain)?;
     let entry = existing(inner, served, &call.info.namespace, &call.info.name)?;
     Ok(respond::document(200, media, &scale_of(served, &served.object(&entry)?)?))
+}
+
+/// Admission is asked about the Scale, not about what it belongs to.
+struct AsScale<'a>(&'a Served);
+
+impl View for AsScale<'_> {
+    fn of(&self, object: &Object) -> Result<Object, ApiError> {
+        scale_of(self.0, object)
+    }
+
+    fn put(&self, object: &mut Object, view: &Object) -> Result<(), ApiError> {
+        let path = &paths(self.0)?.spec_replicas;
+        let replicas = wanted(view)?;
+        if at(object, path).and_then(Value::as_i64).unwrap_or_default() != replicas {
+            set(object, path, replicas.into());
+        }
+        Ok(())
+    }
 }
 
 fn wanted(scale: &Object) -> Result<i64, ApiError> {
@@ -168,7 +190,8 @@ pub(crate) async fn write(
     }
     let paths = paths(served)?.clone();
     let tracker = fields::Tracker::new(call, served, &options);
-    let changed = update::change(inner, call, served, &options, |old, entry| {
+    let asked = Asked::View(&AsScale(served));
+    let changed = update::change_asking(inner, call, served, &options, asked, |old, entry| {
         if let Some(config) = &config {
             let mut new = tracker.apply(Some(old), config, options.force)?.object;
             if meta::resource_version(&new) == encoding::revision(&entry.value) {

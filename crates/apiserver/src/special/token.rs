@@ -6,11 +6,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    Response,
+    Response, admit,
     catalogue::Served,
     negotiate,
     negotiate::Offer,
-    respond,
+    options, respond,
     server::{Call, Inner},
     shape,
     verbs::existing,
@@ -33,6 +33,10 @@ pub(crate) async fn request(
     let encoding = negotiate::body(&call.headers)?;
     let mut request = shape::foreign(accounts, body, encoding, "authentication.k8s.io/v1", "TokenRequest")?;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
+    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
+    let write = admit::Write::new(call, accounts, "CREATE", admit::Options::Write(&options));
+    write.mutate(inner, call, &mut request, None).await?;
+    write.validate(inner, call, &mut request, None).await?;
     let account = accounts.object(&*existing(inner, accounts, &namespace, &name)?)?;
     let asked = meta::uid(&request);
     if !asked.is_empty() && asked != meta::uid(&account) {

@@ -54,17 +54,18 @@ pub(crate) async fn insert(
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::other(500, "", "resourceVersion should not be set on objects to be created"));
     }
-    if !resource.builtin && resource.subresource("status").is_some() {
-        remove(&mut object, "status");
-    }
     let name = if wanted.is_empty() { meta::name(&object).to_owned() } else { wanted.to_owned() };
-    let mut write = admit::Write::new(call, served, "CREATE", options.dry_run);
+    let mut write = admit::Write::new(call, served, "CREATE", admit::Options::Write(options));
     write.attributes.name.clone_from(&name);
     if &*resource.plural == "namespaces" && resource.group.is_empty() {
         write.attributes.namespace.clone_from(&name);
     }
     write.mutate(inner, call, &mut object, None).await?;
 
+    place(&mut object, resource, &call.info.namespace)?;
+    if !resource.builtin && resource.subresource("status").is_some() {
+        remove(&mut object, "status");
+    }
     system_fields(&mut object, call);
     let generated = meta::name(&object).is_empty() && !meta::generate_name_of(&object).is_empty();
     let base = generated.then(|| meta::generate_name_of(&object).to_owned());
@@ -79,6 +80,7 @@ pub(crate) async fn insert(
             object["metadata"]["name"] = name.into();
         }
         resource.strategy.prepare_create(&mut object, call.now);
+        special::note_requester(resource, &mut object, &call.user);
         set_generation(resource, &mut object, None, "");
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
@@ -113,9 +115,10 @@ async fn put(
     object: &mut Object,
 ) -> Result<Option<Committed>, ApiError> {
     let key: Key = served.key(meta::namespace(object), meta::name(object)).into();
+    write.validate(inner, call, object, None).await?;
     let mut turn = None;
     for _ in 0..companions::TRIES {
-        let companions = write.validate(inner, call, object, None).await?;
+        let companions = write.charge(inner, call, object, None).await?;
         if write.dry_run {
             let there = inner.config.store.get(&key);
             return Ok(there.map(|entry| Committed::Conflict { key, now: Some(entry) }));

@@ -110,7 +110,7 @@ async fn remove(
         let old = served.object(&entry)?;
         preconditions(&served.resource, name, &old, options)?;
         if !std::mem::replace(&mut admitted, true) {
-            let mut write = admit::Write::new(call, served, "DELETE", options.dry_run);
+            let mut write = admit::Write::new(call, served, "DELETE", admit::Options::Delete(options));
             namespace.clone_into(&mut write.attributes.namespace);
             if call.info.verb == "delete" {
                 name.clone_into(&mut write.attributes.name);
@@ -118,6 +118,7 @@ async fn remove(
             let mut nothing = Value::Null;
             write.mutate(inner, call, &mut nothing, Some(&old)).await?;
             write.validate(inner, call, &mut nothing, Some(&old)).await?;
+            write.charge(inner, call, &mut nothing, Some(&old)).await?;
         }
         if let Some(outcome) = attempt(inner, call.now, served, &entry, old, options).await? {
             return Ok(outcome);
@@ -263,15 +264,22 @@ fn shift_deletion(object: &mut Object, seconds: i64) {
     }
 }
 
-/// The deletion behind an eviction.
+/// The deletion behind an eviction, about which admission was asked.
 pub(crate) async fn evicted(
     inner: &Inner,
-    call: &mut Call,
+    call: &Call,
     pods: &Served,
     options: &Delete,
 ) -> Result<(), ApiError> {
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
-    remove(inner, call, pods, &namespace, &name, options).await.map(|_| ())
+    loop {
+        let entry = super::existing(inner, pods, &namespace, &name)?;
+        let pod = pods.object(&entry)?;
+        preconditions(&pods.resource, &name, &pod, options)?;
+        if attempt(inner, call.now, pods, &entry, pod, options).await?.is_some() {
+            return Ok(());
+        }
+    }
 }
 
 /// Deletes an object without admission. Whether it stays for now.

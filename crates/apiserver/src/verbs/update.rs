@@ -1,6 +1,8 @@
 //! Changing a stored object: the loop that PUT, every PATCH and the special subresources share.
 
+use access::Companion;
 use apimachinery::{ApiError, FieldError, Object, meta};
+use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::Value;
 use store::{Entry, Expect, Op, Revision};
@@ -82,6 +84,25 @@ pub(crate) struct Changed {
     pub revision: String,
 }
 
+/// What admission is asked about a change.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked<'a> {
+    /// The object.
+    Object,
+    /// What a subresource shows of it.
+    View(&'a dyn View),
+    /// Nothing: it was asked about the request that leads to the change.
+    Nothing,
+}
+
+/// A subresource that shows an object in another form.
+pub(crate) trait View: Send + Sync {
+    /// The form that is shown.
+    fn of(&self, object: &Object) -> Result<Object, ApiError>;
+    /// Puts a changed form back into the object.
+    fn put(&self, object: &mut Object, view: &Object) -> Result<(), ApiError>;
+}
+
 /// Changes the object that `call` names. `make` gives the wanted state from the present one; it is asked again when
 /// somebody else was faster and the request does not insist on a revision.
 pub(crate) async fn change(
@@ -91,10 +112,22 @@ pub(crate) async fn change(
     options: &options::Write,
     make: impl Fn(&Object, &Entry) -> Result<Object, ApiError> + Send + Sync,
 ) -> Result<Changed, ApiError> {
+    change_asking(inner, call, served, options, Asked::Object, make).await
+}
+
+/// The same; admission is asked about something else than the object.
+pub(crate) async fn change_asking(
+    inner: &Inner,
+    call: &mut Call,
+    served: &Served,
+    options: &options::Write,
+    about: Asked<'_>,
+    make: impl Fn(&Object, &Entry) -> Result<Object, ApiError> + Send + Sync,
+) -> Result<Changed, ApiError> {
     let resource = &*served.resource;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let subresource = call.info.subresource.clone();
-    let write = admit::Write::new(call, served, "UPDATE", options.dry_run);
+    let write = admit::Write::new(call, served, "UPDATE", admit::Options::Write(options));
     let mut warned = false;
     let mut slow = 0;
     let mut turn = None;
@@ -119,19 +152,20 @@ pub(crate) async fn change(
             return Err(ApiError::conflict(&resource.group, &resource.plural, &name, &why));
         }
         inherit(&mut new, &old, current);
+        mutate(about, &write, inner, call, &mut new, &old).await?;
+        inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
-        write.mutate(inner, call, &mut new, Some(&old)).await?;
-        resource.strategy.prepare_update(&mut new, &old, &subresource);
+        resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
-        let errors = check_change(resource, &new, &old, &subresource);
+        let errors = check_change(resource, &new, &old, &subresource, call.now);
         if !errors.is_empty() {
             return Err(served.invalid(&name, &errors));
         }
         if subresource.is_empty() && !std::mem::replace(&mut warned, true) {
             call.warnings.extend(resource.strategy.warnings(&new, Some(&old)));
         }
-        let companions = write.validate(inner, call, &mut new, Some(&old)).await?;
+        let companions = validate(about, &write, inner, call, &mut new, &old).await?;
         fields::settle_times(&mut new, &old);
         let value = served.stored(&new)?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
@@ -169,6 +203,47 @@ pub(crate) async fn change(
             Committed::Conflict { .. } => {}
         }
     }
+}
+
+async fn mutate(
+    about: Asked<'_>,
+    write: &admit::Write<'_>,
+    inner: &Inner,
+    call: &mut Call,
+    new: &mut Object,
+    old: &Object,
+) -> Result<(), ApiError> {
+    match about {
+        Asked::Nothing => Ok(()),
+        Asked::Object => write.mutate(inner, call, new, Some(old)).await,
+        Asked::View(view) => {
+            let mut shown = view.of(new)?;
+            write.mutate(inner, call, &mut shown, Some(&view.of(old)?)).await?;
+            view.put(new, &shown)
+        }
+    }
+}
+
+/// What has to be committed together with the change comes back.
+async fn validate(
+    about: Asked<'_>,
+    write: &admit::Write<'_>,
+    inner: &Inner,
+    call: &mut Call,
+    new: &mut Object,
+    old: &Object,
+) -> Result<Vec<Companion>, ApiError> {
+    let (mut shown, before);
+    let (new, old) = match about {
+        Asked::Nothing => return Ok(Vec::new()),
+        Asked::Object => (new, old),
+        Asked::View(view) => {
+            (shown, before) = (view.of(new)?, view.of(old)?);
+            (&mut shown, &before)
+        }
+    };
+    write.validate(inner, call, new, Some(old)).await?;
+    write.charge(inner, call, new, Some(old)).await
 }
 
 /// What a client may leave out and never change.
@@ -247,10 +322,16 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
         && !special::waits_for_finalize(resource, object)
 }
 
-fn check_change(resource: &Resource, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
+fn check_change(
+    resource: &Resource,
+    new: &Object,
+    old: &Object,
+    subresource: &str,
+    now: DateTime<Utc>,
+) -> Vec<FieldError> {
     let mut errors = meta::validate_update(new, old);
     if resource.builtin {
-        errors.extend(resource.strategy.validate_update(new, old, subresource));
+        errors.extend(resource.strategy.validate_update_at(new, old, subresource, now));
         for path in &resource.behaviour.immutable {
             let pointer = format!("/{}", path.replace('.', "/"));
             let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));

@@ -58,7 +58,8 @@ impl Cluster {
         let reader: Arc<dyn access::Reader> = Arc::new(config.reader.clone());
         let rbac = Arc::new(Rbac::new(Arc::clone(&reader)));
         config.authorizers = vec![Arc::new(access::rbac::Masters), Arc::clone(&rbac) as _];
-        config.admission = admission::chain(rbac);
+        let authorizer: Arc<dyn access::Authorizer> = Arc::new(access::Union(config.authorizers.clone()));
+        config.admission = admission::chain(rbac, &authorizer);
         change(&mut config);
         let server = Server::new(config);
         server.start().await.unwrap();

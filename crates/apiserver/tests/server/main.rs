@@ -7,4 +7,6 @@ mod forms;
 mod kinds;
 mod metrics;
 mod openapi;
+mod policies;
 mod quota;
+mod webhooks;

@@ -302,12 +302,12 @@ impl State {
         }
         inherit(&mut new, &old);
         confine(resource, &mut new, &old, subresource);
-        resource.strategy.prepare_update(&mut new, &old, subresource);
+        resource.strategy.prepare_update_at(&mut new, &old, subresource, utc(self.now));
         if resource.behaviour.generation != Generation::Untracked && old.get("spec") != new.get("spec") {
             new["metadata"]["generation"] = (meta::generation(&old) + 1).into();
         }
         let mut errors = meta::validate_update(&new, &old);
-        errors.extend(resource.strategy.validate_update(&new, &old, subresource));
+        errors.extend(resource.strategy.validate_update_at(&new, &old, subresource, utc(self.now)));
         if subresource.is_empty() {
             errors.extend(resource.strategy.validate(&new));
         }

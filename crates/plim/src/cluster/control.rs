@@ -126,7 +126,8 @@ impl Control {
             Arc::new(NodeAuthorizer::new(Arc::clone(&reader))),
             Arc::clone(&rbac) as _,
         ];
-        config.admission = admission::chain(Arc::clone(&rbac));
+        let authorizer: Arc<dyn access::Authorizer> = Arc::new(access::Union(config.authorizers.clone()));
+        config.admission = admission::chain(Arc::clone(&rbac), &authorizer);
         config.anonymous = true;
         config.service_cidrs = vec![IpNet::V4(addresses.services)];
         // Nobody else reaches a loopback address: the Service `kubernetes` has no endpoints then.

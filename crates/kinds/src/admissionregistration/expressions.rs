@@ -1,0 +1,249 @@
+//! CEL expressions of policies and match conditions: that they are there, and that they compile.
+
+use std::collections::HashSet;
+
+use apimachinery::{
+    FieldError, FieldPath,
+    cel::{
+        Declared, Ty,
+        admission::{self, Names, Wanted},
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    checks::Checks,
+    object::{list, text},
+};
+
+const MOST_CONDITIONS: usize = 64;
+
+/// CEL's words that are no names.
+const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// The names that the expressions of one object may use.
+pub(super) struct Scope {
+    params: bool,
+    /// With their types; those whose expression is wrong may be anything.
+    variables: Vec<(String, Ty)>,
+}
+
+/// Names that not every expression may use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// The authorizer.
+    Common,
+    /// What a message is made with.
+    Message,
+    /// `Object{…}` and `JSONPatch{…}` too.
+    Mutation,
+}
+
+impl Scope {
+    /// Of a webhook.
+    pub fn of_webhook() -> Self {
+        Self { params: false, variables: Vec::new() }
+    }
+
+    /// Of a policy, before its variables are known.
+    pub fn of_policy(spec: &Value) -> Self {
+        Self { params: spec.get("paramKind").is_some_and(Value::is_object), ..Self::of_webhook() }
+    }
+
+    fn plain(&self, of: Use) -> Declared {
+        let names =
+            Names { params: self.params, authorizer: of != Use::Message, patches: of == Use::Mutation };
+        admission::declared(names, Ty::Dyn, Ty::Dyn)
+    }
+
+    fn whole(&self, of: Use) -> Declared {
+        admission::with_variables(self.plain(of), &self.variables)
+    }
+
+    /// Whether an expression compiles, and gives what is wanted.
+    pub fn check(&self, checks: &mut Checks, path: &FieldPath, expression: &str, of: Use, wanted: Wanted) {
+        compile(checks, path, expression, &self.whole(of), wanted);
+    }
+
+    /// The same of an expression that has to be there.
+    pub fn check_present(
+        &self,
+        checks: &mut Checks,
+        path: &FieldPath,
+        (expression, missing): (&str, &str),
+        of: Use,
+        wanted: Wanted,
+    ) {
+        if expression.trim().is_empty() {
+            checks.required(path, missing);
+        } else {
+            self.check(checks, path, expression, of, wanted);
+        }
+    }
+}
+
+fn compile(
+    checks: &mut Checks,
+    path: &FieldPath,
+    expression: &str,
+    declared: &Declared,
+    wanted: Wanted,
+) -> Option<Ty> {
+    match admission::compile(expression, declared, wanted) {
+        Ok(ty) => Some(ty),
+        Err(why) => {
+            checks.invalid(path, expression, &why);
+            None
+        }
+    }
+}
+
+/// Conditions under which a webhook or a policy is asked at all.
+pub(super) fn check_match_conditions(
+    checks: &mut Checks,
+    scope: &Scope,
+    conditions: &[Value],
+    path: &FieldPath,
+) {
+    if conditions.len() > MOST_CONDITIONS {
+        checks.errors.push(FieldError::too_many(path, conditions.len(), MOST_CONDITIONS));
+    }
+    let mut seen = HashSet::new();
+    for (index, condition) in conditions.iter().enumerate() {
+        let path = path.index(index);
+        let (expression, at) = (text(condition, "expression").trim(), path.child("expression"));
+        if expression.is_empty() {
+            checks.required(&at, "");
+        } else {
+            // They are looked at before the variables are.
+            compile(checks, &at, expression, &scope.plain(Use::Common), Wanted::Bool);
+        }
+        let name = text(condition, "name");
+        if name.is_empty() {
+            checks.required(&path.child("name"), "");
+            continue;
+        }
+        checks.qualified_name(&path.child("name"), name);
+        if !seen.insert(name) {
+            checks.duplicate(&path.child("name"), name);
+        }
+    }
+}
+
+/// Variables that the expressions of a policy share: each sees those before it.
+pub(super) fn check_variables(checks: &mut Checks, scope: &mut Scope, spec: &Value, path: &FieldPath) {
+    for (index, variable) in list(spec, "variables").iter().enumerate() {
+        let (path, name) = (path.index(index), text(variable, "name"));
+        if name.trim().is_empty() {
+            checks.required(&path.child("name"), "name is not specified");
+        } else if !is_identifier(name) {
+            checks.invalid(&path.child("name"), name, "must be a valid CEL identifier");
+        }
+        let (expression, path) = (text(variable, "expression"), path.child("expression"));
+        if expression.trim().is_empty() {
+            checks.required(&path, "expression is not specified");
+            continue;
+        }
+        let ty = compile(checks, &path, expression, &scope.whole(Use::Common), Wanted::Anything);
+        scope.variables.push((name.to_owned(), ty.unwrap_or(Ty::Dyn)));
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+        && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
+        && !RESERVED.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of_policy(spec: &Value, expression: &str, of: Use, wanted: Wanted) -> Vec<String> {
+        let (mut checks, path) = (Checks::default(), FieldPath::from("spec.x"));
+        let mut scope = Scope::of_policy(spec);
+        check_variables(&mut checks, &mut scope, spec, &FieldPath::from("spec.variables"));
+        scope.check(&mut checks, &path, expression, of, wanted);
+        checks.errors.into_iter().map(|error| format!("{}: {}", error.field, error.detail)).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_a_failed_compilation() {
+        let common = |spec: &Value, expression: &str| of_policy(spec, expression, Use::Common, Wanted::Bool);
+        let spec = json!({"variables": [{"name": "n", "expression": "1"}, {"name": "m", "expression": "variables.n"}]});
+        assert_eq!(common(&spec, "object.a == 1 && variables.m == 1"), Vec::<String>::new());
+        let syntax = common(&spec, "... - bad syntax [");
+        assert!(
+            syntax[0].starts_with("spec.x: compilation failed: ERROR: <input>:1:1: Syntax error"),
+            "{syntax:?}"
+        );
+        assert_eq!(
+            common(&spec, "variables.m == 'a'"),
+            [
+                "spec.x: compilation failed: ERROR: <input>:1:13: found no matching overload for '_==_' applied to \
+                 '(int, string)'\n | variables.m == 'a'\n | ............^"
+            ]
+        );
+        assert_eq!(common(&spec, "object.a"), ["spec.x: must evaluate to bool but got dyn"]);
+        assert!(common(&spec, "params.a == 1")[0].contains("undeclared reference to 'params'"));
+        assert_eq!(common(&json!({"paramKind": {}}), "params.a == 1"), Vec::<String>::new());
+        let late = json!({"variables": [{"name": "a", "expression": "variables.b"}, {"name": "b", "expression": "1"}]});
+        let errors = common(&late, "true");
+        assert!(errors[0].starts_with("spec.variables[0].expression: compilation failed: "), "{errors:?}");
+        assert!(errors[0].contains("undefined field 'b'"), "{errors:?}");
+    }
+
+    #[test]
+    fn what_may_be_used_depends_on_the_place() {
+        let spec = json!({});
+        let mutation = "Object{spec: Object.spec{replicas: 3}}";
+        assert_eq!(of_policy(&spec, mutation, Use::Mutation, Wanted::Configuration), Vec::<String>::new());
+        assert_eq!(
+            of_policy(&spec, "[JSONPatch{op: 'test'}]", Use::Mutation, Wanted::Patch),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            of_policy(&spec, mutation, Use::Mutation, Wanted::Patch),
+            ["spec.x: must evaluate to list(JSONPatch) but got Object"]
+        );
+        assert!(
+            of_policy(&spec, mutation, Use::Common, Wanted::Bool)[0]
+                .contains("undeclared reference to 'Object'")
+        );
+        let asks = "authorizer.path('/a').check('get').reason()";
+        assert_eq!(of_policy(&spec, asks, Use::Common, Wanted::Text), Vec::<String>::new());
+        assert!(
+            of_policy(&spec, asks, Use::Message, Wanted::Text)[0]
+                .contains("undeclared reference to 'authorizer'")
+        );
+        assert_eq!(of_policy(&spec, "null", Use::Common, Wanted::TextOrNull), Vec::<String>::new());
+        assert_eq!(
+            of_policy(&spec, "1", Use::Common, Wanted::TextOrNull),
+            ["spec.x: must evaluate to one of [string null_type] but got int"]
+        );
+    }
+}
