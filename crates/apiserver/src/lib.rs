@@ -6,9 +6,11 @@
 //! Reading order: [`server`] (the way of a request, top to bottom) → `request`, `negotiate`, `options` (how it is read) →
 //! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `custom/`
 //! (definitions of custom resources) → `proxy` (log, exec and the
-//! like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
+//! like, passed on to nodes) → `aggregation` (other API servers behind this one) → `flow` (whose
+//! request is worked at first) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
 
 mod admit;
+mod aggregation;
 mod body;
 mod catalogue;
 mod companions;
@@ -18,6 +20,7 @@ mod discovery;
 mod encoding;
 mod extension;
 mod fields;
+mod flow;
 mod health;
 mod impersonation;
 mod listen;

@@ -218,8 +218,8 @@ fn retire(known: Option<Known>) {
     }
 }
 
-/// Changes a definition as the server itself. `make` gives `None` where nothing is to be done.
-async fn write_status(
+/// Changes an object's status as the server itself. `make` gives `None` where nothing is to be done.
+pub(crate) async fn write_status(
     inner: &Inner,
     definitions: &Arc<Served>,
     name: &str,
