@@ -15,7 +15,7 @@ use serde_json::json;
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{aggregation::priorities, encoding, special::events};
+use crate::{encoding, special::events};
 
 /// How the stored form of a resource differs from the form it is served in.
 #[derive(Clone, Debug, Default)]
@@ -271,8 +271,6 @@ pub struct Group {
 pub struct Catalogue {
     /// By name; the core group is the empty one.
     pub groups: HashMap<String, Group>,
-    /// Group names in the order of discovery.
-    pub order: Vec<String>,
     /// By storage prefix (`/registry/pods/`), the storage version's view.
     pub by_prefix: HashMap<String, Arc<Served>>,
     /// Rises with each replacement; documents derived from the catalogue compare it.
@@ -333,8 +331,6 @@ impl Catalogue {
         for group in all.groups.values_mut() {
             group.versions.sort_by_key(|(name, _)| std::cmp::Reverse(version_rank(name)));
         }
-        all.order = all.groups.keys().cloned().collect();
-        all.order.sort_by_key(|name| (-priorities::of_group(name), name.clone()));
         all
     }
 

@@ -32,6 +32,8 @@ pub enum Tls {
     Plain,
     /// Encrypted, to anybody: `https:` targets of the pod and service proxy, as upstream treats them.
     Unverified,
+    /// The same, but this server says who it is: an APIService with `insecureSkipTLSVerify`.
+    UnverifiedAs(ClientIdentity),
     /// Encrypted, to a server that shows a certificate for `name`.
     Verified {
         /// The authorities that are trusted, PEM; empty: those of the machine.

@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     hash::{BuildHasher as _, RandomState},
-    sync::atomic::{AtomicI64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -37,7 +40,7 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    /// Of a request. `known`: this server serves the resource; names that it does not know are not told, since anybody
+    /// Of a request. `known`: this server serves the resource and its subresource; names that it does not know are not told, since anybody
     /// could make them up.
     pub fn of(info: &'a RequestInfo, known: bool, apply: bool, dry_run: bool) -> Self {
         let name = |text: &'a str| if known { text } else { "" };
@@ -79,7 +82,6 @@ impl<'a> Labels<'a> {
     fn text(&self) -> String {
         let Self { verb, dry_run, group, version, resource, subresource, scope } = self;
         let dry_run = if *dry_run { "All" } else { "" };
-        let subresource: String = subresource.chars().filter(char::is_ascii_alphanumeric).take(63).collect();
         format!(
             "component=\"apiserver\",dry_run=\"{dry_run}\",group=\"{group}\",resource=\"{resource}\",\
              scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\"",
@@ -87,13 +89,36 @@ impl<'a> Labels<'a> {
     }
 }
 
-struct Series {
-    /// All labels but the code, as they are written.
-    labels: String,
+#[derive(Default)]
+struct Counts {
     codes: Vec<(u16, u64)>,
     buckets: [u64; BOUNDS.len()],
     sum: f64,
     count: u64,
+}
+
+/// Counters of one kind of requests.
+pub struct Series {
+    /// All labels but the code, as they are written.
+    labels: String,
+    counts: Mutex<Counts>,
+}
+
+impl Series {
+    /// Counts one answered request.
+    pub fn observe(&self, code: u16, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let mut counts = self.counts.lock();
+        match counts.codes.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => counts.codes.push((code, 1)),
+        }
+        if let Some(index) = BOUNDS.iter().position(|bound| seconds <= *bound) {
+            counts.buckets[index] += 1;
+        }
+        counts.sum += seconds;
+        counts.count += 1;
+    }
 }
 
 /// Counters of requests.
@@ -101,7 +126,7 @@ struct Series {
 pub struct Metrics {
     hasher: RandomState,
     /// By the hash of the labels.
-    requests: Mutex<HashMap<u64, Series>>,
+    requests: Mutex<HashMap<u64, Arc<Series>>>,
     /// Requests that are worked at: those that read, those that write.
     inflight: [AtomicI64; 2],
 }
@@ -123,8 +148,8 @@ impl Metrics {
         Inflight(counter)
     }
 
-    /// Counts one answered request.
-    pub fn observe(&self, labels: Labels<'_>, code: u16, took: Duration) {
+    /// Where requests of these labels are counted.
+    pub fn series(&self, labels: Labels<'_>) -> Arc<Series> {
         let mut hash = self.hasher.hash_one(labels);
         let mut requests = self.requests.lock();
         let mut labels = labels;
@@ -132,23 +157,8 @@ impl Metrics {
             labels = Labels { group: "", version: "", resource: "other", subresource: "", ..labels };
             hash = self.hasher.hash_one(labels);
         }
-        let series = requests.entry(hash).or_insert_with(|| Series {
-            labels: labels.text(),
-            codes: Vec::new(),
-            buckets: [0; BOUNDS.len()],
-            sum: 0.0,
-            count: 0,
-        });
-        let seconds = took.as_secs_f64();
-        match series.codes.iter_mut().find(|(known, _)| *known == code) {
-            Some((_, count)) => *count += 1,
-            None => series.codes.push((code, 1)),
-        }
-        if let Some(index) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            series.buckets[index] += 1;
-        }
-        series.sum += seconds;
-        series.count += 1;
+        let new = || Arc::new(Series { labels: labels.text(), counts: Mutex::default() });
+        requests.entry(hash).or_insert_with(new).clone()
     }
 
     fn requests(&self, out: &mut String) {
@@ -158,11 +168,10 @@ impl Metrics {
             "counter",
             "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
         );
-        let requests = self.requests.lock();
-        let mut all: Vec<&Series> = requests.values().collect();
+        let mut all: Vec<Arc<Series>> = self.requests.lock().values().cloned().collect();
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         for series in &all {
-            for (code, count) in &series.codes {
+            for (code, count) in &series.counts.lock().codes {
                 let _ = writeln!(out, "apiserver_request_total{{code=\"{code}\",{}}} {count}", series.labels);
             }
         }
@@ -174,7 +183,13 @@ impl Metrics {
             "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
         );
         for series in &all {
-            let Series { labels, buckets, sum, count, .. } = series;
+            let labels = &series.labels;
+            let counts = series.counts.lock();
+            let Counts { buckets, sum, count, .. } = &*counts;
+            // A request that is not answered yet.
+            if *count == 0 {
+                continue;
+            }
             let mut below = 0;
             for (bucket, bound) in buckets.iter().zip(BOUNDS) {
                 below += bucket;
@@ -184,7 +199,7 @@ impl Metrics {
             let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
         }
         let name = "apiserver_current_inflight_requests";
-        head(out, name, "gauge", "Requests that are worked at now, per request kind.");
+        head(out, name, "gauge", "Requests that are worked at, or wait for a seat, per request kind.");
         for (kind, count) in ["readOnly", "mutating"].iter().zip(&self.inflight) {
             let _ = writeln!(out, "{name}{{request_kind=\"{kind}\"}} {}", count.load(Relaxed));
         }
@@ -283,8 +298,8 @@ mod tests {
         for n in 0..2 * MOST {
             let path = format!("/apis/x{n}/v1/y{n}");
             let info = RequestInfo::parse(&http::Method::GET, &path, &Query::default());
-            metrics.observe(Labels::of(&info, false, false, false), 404, Duration::ZERO);
-            metrics.observe(Labels::of(&info, true, false, false), 200, Duration::ZERO);
+            metrics.series(Labels::of(&info, false, false, false)).observe(404, Duration::ZERO);
+            metrics.series(Labels::of(&info, true, false, false)).observe(200, Duration::ZERO);
         }
         assert!(metrics.requests.lock().len() <= MOST + 1);
         let mut page = String::new();
@@ -300,7 +315,7 @@ mod tests {
         let metrics = Metrics::default();
         let info = RequestInfo::parse(&http::Method::GET, "/api/v1/pods", &Query::default());
         for millis in [1, 300, 70_000] {
-            metrics.observe(Labels::of(&info, true, false, false), 200, Duration::from_millis(millis));
+            metrics.series(Labels::of(&info, true, false, false)).observe(200, Duration::from_millis(millis));
         }
         let mut page = String::new();
         metrics.requests(&mut page);

@@ -271,11 +271,15 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
     let certificates = parts.extensions.get::<ClientCertificates>().cloned().unwrap_or_default();
     call.headers = std::mem::take(&mut parts.headers);
 
-    let (info, dry_run) = (call.info.clone(), call.query.get("dryRun").is_some());
     let apply = call.headers.get(header::CONTENT_TYPE).is_some_and(|t| t == "application/apply-patch+yaml");
+    let info = &call.info;
+    let known = inner.served(&info.group, &info.version, &info.resource).is_some_and(|served| {
+        info.subresource.is_empty() || served.resource.subresource(&info.subresource).is_some()
+    });
+    let labels = Labels::of(info, known, apply, call.query.get("dryRun").is_some());
+    let series = inner.metrics.series(labels);
     let metered = inner.clone();
-    let short = !info.is_long_running();
-    let inflight = short.then(|| metered.metrics.begin(is_write(&call.method)));
+    let inflight = (!info.is_long_running()).then(|| metered.metrics.begin(is_write(&call.method)));
     let mut response = match guarded(inner, call, body, identity, certificates).await {
         Ok(response) => response,
         Err(error) => respond::error(&error, Media { pretty, ..Media::default() }),
@@ -287,9 +291,7 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
         headers.insert("audit-id", id);
     }
     drop(inflight);
-    let known = metered.served(&info.group, &info.version, &info.resource).is_some();
-    let labels = Labels::of(&info, known, apply, dry_run);
-    metered.metrics.observe(labels, response.status().as_u16(), begun.elapsed());
+    series.observe(response.status().as_u16(), begun.elapsed());
     response
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use apimachinery::ApiError;
 use kinds::apiextensions::names;
-use store::{Watch, WatchItem};
+use store::{Entry, Watch, WatchItem};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -71,7 +71,7 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = changed(watches) => {}
+                () = changed(watches, &self.backend.service) => {}
                 () = self.wake.notified() => {}
                 () = sleep_until(next) => {}
             }
@@ -108,8 +108,14 @@ impl Keeper {
     }
 }
 
-/// Resolves when one of the watches has something that matters: the named object, or anything below a folder.
-async fn changed(watches: Vec<(String, Option<Box<dyn Watch>>)>) {
+/// Whether the slice is one of the service's.
+fn is_of(service: &str, entry: &Entry) -> bool {
+    let mut labels = entry.attributes.labels.iter();
+    labels.any(|(key, value)| &**key == "kubernetes.io/service-name" && **value == *service)
+}
+
+/// Resolves when one of the watches has something that matters: the named object, or a slice of the service.
+async fn changed(watches: Vec<(String, Option<Box<dyn Watch>>)>, service: &str) {
     let waits = watches.into_iter().map(|(key, watch)| {
         Box::pin(async move {
             let Some(mut watch) = watch else { return std::future::pending().await };
@@ -117,7 +123,11 @@ async fn changed(watches: Vec<(String, Option<Box<dyn Watch>>)>) {
                 match watch.next().await {
                     Ok(WatchItem::Progress(_)) => {}
                     Ok(WatchItem::Events(events)) => {
-                        if key.ends_with('/') || events.iter().any(|e| *e.entry.key == *key) {
+                        let matters = |e: &store::Event| {
+                            let mut states = std::iter::once(&e.entry).chain(&e.previous);
+                            *e.entry.key == *key || states.any(|state| is_of(service, state))
+                        };
+                        if events.iter().any(matters) {
                             return;
                         }
                     }

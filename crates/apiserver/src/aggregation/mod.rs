@@ -20,7 +20,7 @@ mod keeper;
 mod learned;
 mod legacy;
 mod local;
-pub(crate) mod priorities;
+mod priorities;
 mod swagger;
 mod table;
 pub(crate) mod trust;
