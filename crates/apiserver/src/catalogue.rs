@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -34,6 +34,55 @@ pub enum View {
     },
 }
 
+/// What is counted of a resource's watches.
+#[derive(Debug, Default)]
+pub struct Watches {
+    open: AtomicI64,
+    begun: AtomicU64,
+    events: AtomicU64,
+}
+
+impl Watches {
+    /// There was one.
+    pub fn ever(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// Those that go on.
+    pub fn open(&self) -> i64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Events sent.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// One more event.
+    pub fn told(&self) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A watch that goes on, counted until it is dropped.
+pub struct Watching(Arc<Served>);
+
+impl Watching {
+    /// One more watch of the resource.
+    #[must_use]
+    pub fn new(served: Arc<Served>) -> Self {
+        served.watches.open.fetch_add(1, Ordering::Relaxed);
+        served.watches.begun.fetch_add(1, Ordering::Relaxed);
+        Self(served)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watches.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One served resource.
 #[derive(Debug)]
 pub struct Served {
@@ -55,6 +104,8 @@ pub struct Served {
     pub storage_version: Arc<str>,
     /// Cancelled when the resource is served in another way or not at all; its watches end then.
     pub retired: CancellationToken,
+    /// See [`Watches`].
+    pub watches: Watches,
     /// The warning on every use of a deprecated version.
     pub deprecation: Option<String>,
     /// An object with nothing but what is always encoded: what owners of a new object's fields are found by.
@@ -96,6 +147,7 @@ impl Served {
             hidden: false,
             storage_version: resource.version.clone(),
             retired: CancellationToken::new(),
+            watches: Watches::default(),
             deprecation: resource.behaviour.deprecated.map(str::to_owned),
             empty,
             others: Vec::new(),
@@ -219,38 +271,10 @@ pub struct Group {
 pub struct Catalogue {
     /// By name; the core group is the empty one.
     pub groups: HashMap<String, Group>,
-    /// Group names in the order of discovery.
-    pub order: Vec<String>,
     /// By storage prefix (`/registry/pods/`), the storage version's view.
     pub by_prefix: HashMap<String, Arc<Served>>,
     /// Rises with each replacement; documents derived from the catalogue compare it.
     pub generation: u64,
-}
-
-/// Upstream's priorities of the built-in groups (aggregator.go), then custom groups by name.
-fn priority(group: &str) -> i32 {
-    match group {
-        "" => 18000,
-        "apps" => 17800,
-        "events.k8s.io" => 17750,
-        "authentication.k8s.io" => 17700,
-        "authorization.k8s.io" => 17600,
-        "autoscaling" => 17500,
-        "batch" => 17400,
-        "certificates.k8s.io" => 17300,
-        "networking.k8s.io" => 17200,
-        "policy" => 17100,
-        "rbac.authorization.k8s.io" => 17000,
-        "storage.k8s.io" => 16800,
-        "apiextensions.k8s.io" => 16700,
-        "admissionregistration.k8s.io" => 16600,
-        "scheduling.k8s.io" => 16600,
-        "coordination.k8s.io" => 16500,
-        "node.k8s.io" => 16300,
-        "discovery.k8s.io" => 16200,
-        "flowcontrol.apiserver.k8s.io" => 16100,
-        _ => 1000,
-    }
 }
 
 /// Kubernetes' order of versions: `v2 > v1 > v1beta2 > v1alpha1 > foo`.
@@ -307,8 +331,6 @@ impl Catalogue {
         for group in all.groups.values_mut() {
             group.versions.sort_by_key(|(name, _)| std::cmp::Reverse(version_rank(name)));
         }
-        all.order = all.groups.keys().cloned().collect();
-        all.order.sort_by_key(|name| (-priority(name), name.clone()));
         all
     }
 

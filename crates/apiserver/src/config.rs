@@ -32,6 +32,8 @@ pub enum Tls {
     Plain,
     /// Encrypted, to anybody: `https:` targets of the pod and service proxy, as upstream treats them.
     Unverified,
+    /// The same, but this server says who it is: an APIService with `insecureSkipTLSVerify`.
+    UnverifiedAs(ClientIdentity),
     /// Encrypted, to a server that shows a certificate for `name`.
     Verified {
         /// The authorities that are trusted, PEM; empty: those of the machine.
@@ -94,8 +96,16 @@ pub struct Config {
     pub issuer: Option<Arc<Issuer>>,
     /// Reaches kubelets; without it log, exec, attach, port-forward and proxy answer 503.
     pub nodes: Option<Arc<dyn NodeConnector>>,
-    /// Whom aggregated servers know as this server: a certificate of the front proxy's authority.
+    /// Whom aggregated servers know as this server: a certificate of the front proxy's authority, its common name
+    /// `front-proxy-client`.
     pub front_proxy: Option<ClientIdentity>,
+    /// The front proxy's authority, PEM: clients with its certificates may say in headers for whom they ask, here and at
+    /// aggregated servers. The listener has to accept its certificates too.
+    pub front_proxy_authority: Option<String>,
+    /// The authority of client certificates, PEM, for aggregated servers that accept them.
+    pub client_authority: Option<String>,
+    /// Requests that are worked at at a time, shared out to priority levels: 600 upstream.
+    pub seats: u32,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
 }
@@ -124,6 +134,9 @@ impl Config {
             issuer: None,
             nodes: None,
             front_proxy: None,
+            front_proxy_authority: None,
+            client_authority: None,
+            seats: 600,
             now: Utc::now,
         }
     }

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
     Response,
-    catalogue::{Catalogue, Group, Served, Version},
+    aggregation::{Remote, Table},
+    catalogue::{Catalogue, Served, Version, version_rank},
     negotiate::Offer,
     respond, route,
     server::{Call, Inner},
@@ -17,13 +18,12 @@ use crate::{
 
 /// `/`: the paths there are.
 pub(crate) fn root(inner: &Inner, _call: &Call) -> Response {
-    let catalogue = inner.catalogue.load();
+    let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
     let mut paths =
         vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
-    for name in catalogue.order.iter().filter(|n| !n.is_empty()) {
-        paths.push(format!("/apis/{name}"));
-        let versions = catalogue.groups.get(name).into_iter().flat_map(|g| &g.versions);
-        paths.extend(versions.map(|(version, _)| format!("/apis/{name}/{version}")));
+    for group in listed(&catalogue, &table).iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|(version, _)| format!("/apis/{}/{version}", group.name)));
     }
     paths.extend(
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
@@ -36,31 +36,66 @@ pub(crate) fn root(inner: &Inner, _call: &Call) -> Response {
     )
 }
 
+/// Who serves a version.
+enum Source<'a> {
+    Local(&'a Version),
+    Remote(&'a Remote),
+}
+
+/// A group as it is shown, its versions in order of preference.
+struct Listed<'a> {
+    name: &'a str,
+    versions: Vec<(&'a str, Source<'a>)>,
+}
+
+/// All groups in their order: by what APIServices say, then by name.
+fn listed<'a>(catalogue: &'a Catalogue, table: &'a Table) -> Vec<Listed<'a>> {
+    let mut all: Vec<Listed<'a>> = Vec::with_capacity(catalogue.groups.len());
+    for (name, group) in &catalogue.groups {
+        let local = group.versions.iter().filter(|(version, _)| table.find(name, version).is_none());
+        let versions = local.map(|(version, found)| (version.as_str(), Source::Local(found))).collect();
+        all.push(Listed { name, versions });
+    }
+    for remote in table.remotes() {
+        let (group, version) = (remote.backend.group.as_str(), remote.backend.version.as_str());
+        let source = (version, Source::Remote(&**remote));
+        match all.iter_mut().find(|listed| listed.name == group) {
+            Some(listed) => listed.versions.push(source),
+            None => all.push(Listed { name: group, versions: vec![source] }),
+        }
+    }
+    for listed in &mut all {
+        let name = listed.name;
+        listed.versions.sort_by_cached_key(|(version, _)| {
+            std::cmp::Reverse((table.version_priority(name, version), version_rank(version)))
+        });
+    }
+    all.sort_by_cached_key(|listed| (-table.group_priority(listed.name), listed.name.to_owned()));
+    all
+}
+
 /// A discovery document.
 pub(crate) fn answer(inner: &Inner, call: &Call, parts: &[&str]) -> Result<Response, ApiError> {
-    let catalogue = inner.catalogue.load();
+    let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
     let media = call.media(if parts.len() == 1 { Offer::Discovery } else { Offer::Plain })?;
     let document = match parts {
-        ["api"] if media.aggregated => aggregated(&catalogue, |name| name.is_empty()),
-        ["apis"] if media.aggregated => aggregated(&catalogue, |name| !name.is_empty()),
+        ["api"] if media.aggregated => aggregated(&listed(&catalogue, &table), |name| name.is_empty()),
+        ["apis"] if media.aggregated => aggregated(&listed(&catalogue, &table), |name| !name.is_empty()),
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address(inner)}],
         }),
         ["apis"] => {
-            let groups: Vec<Value> = catalogue
-                .order
-                .iter()
-                .filter(|name| !name.is_empty())
-                .filter_map(|name| Some(group(name, catalogue.groups.get(name)?)))
-                .collect();
+            let all = listed(&catalogue, &table);
+            let groups: Vec<Value> = all.iter().filter(|g| !g.name.is_empty()).map(group).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["apis", name] => {
-            let Some(found) = catalogue.groups.get(*name).filter(|_| !name.is_empty()) else {
+            let all = listed(&catalogue, &table);
+            let Some(found) = all.iter().find(|g| g.name == *name && !name.is_empty()) else {
                 return Ok(route::not_found());
             };
-            let mut document = group(name, found);
+            let mut document = group(found);
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             document
@@ -113,7 +148,8 @@ fn address(inner: &Inner) -> String {
         .unwrap_or_default()
 }
 
-fn group(name: &str, group: &Group) -> Value {
+fn group(group: &Listed<'_>) -> Value {
+    let name = group.name;
     let versions: Vec<Value> = group
         .versions
         .iter()
@@ -162,25 +198,25 @@ fn resources(group_version: &str, version: &Version) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
 }
 
-fn aggregated(catalogue: &Catalogue, wanted: impl Fn(&str) -> bool) -> Value {
-    let items: Vec<Value> = catalogue
-        .order
+fn aggregated(groups: &[Listed<'_>], wanted: impl Fn(&str) -> bool) -> Value {
+    let items: Vec<Value> = groups
         .iter()
-        .filter(|name| wanted(name))
-        .filter_map(|name| {
-            let versions: Vec<Value> = catalogue
-                .groups
-                .get(name)?
+        .filter(|group| wanted(group.name))
+        .map(|group| {
+            let versions: Vec<Value> = group
                 .versions
                 .iter()
-                .map(|(version, found)| {
-                    let resources: Vec<Value> =
-                        found.resources.values().map(|s| aggregated_resource(&s.resource)).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                .map(|(version, source)| match source {
+                    Source::Remote(remote) => remote.learned.version(version),
+                    Source::Local(found) => {
+                        let resources: Vec<Value> =
+                            found.resources.values().map(|s| aggregated_resource(&s.resource)).collect();
+                        json!({"version": version, "resources": resources, "freshness": "Current"})
+                    }
                 })
                 .collect();
-            let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
-            Some(json!({"metadata": metadata, "versions": versions}))
+            let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})

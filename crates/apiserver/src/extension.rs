@@ -145,10 +145,10 @@ impl Target {
         let name = self.server_name();
         let host = HeaderValue::from_str(&name).map_err(|e| unavailable(&e))?;
         request.headers_mut().insert(header::HOST, host);
-        let tls = if self.unverified {
-            Tls::Unverified
-        } else {
-            Tls::Verified { authorities: self.authorities.clone(), name, identity: self.identity.clone() }
+        let tls = match (self.unverified, self.identity.clone()) {
+            (true, None) => Tls::Unverified,
+            (true, Some(identity)) => Tls::UnverifiedAs(identity),
+            (false, identity) => Tls::Verified { authorities: self.authorities.clone(), name, identity },
         };
         connector.address(address, port, tls, request).await
     }

@@ -35,16 +35,39 @@ pub(crate) fn version() -> Response {
     respond::document(200, Media { pretty: true, ..Media::default() }, &document)
 }
 
-/// A health page, or one check of it.
-pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: Option<&str>) -> Response {
-    let mut list = vec![("ping", true), ("log", true), ("store", true)];
-    if page != "livez" {
-        list.push(("poststarthook/bootstrap", inner.ready.load(Ordering::Acquire)));
+/// A health page, or the check of it that `one` names.
+pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: &str) -> Response {
+    let store = !inner.store_failed.load(Ordering::Relaxed);
+    let ready = inner.ready.load(Ordering::Acquire);
+    let registered = inner.aggregation.registered.load(Ordering::Acquire);
+    // Upstream's names, for what they stand for here: those who probe a cluster ask for them one by one.
+    let mut list = vec![("ping", true), ("log", true), ("etcd", store)];
+    if page == "readyz" {
+        list.push(("etcd-readiness", store));
+        list.push(("informer-sync", ready));
     }
-    if let Some(name) = one {
-        return match list.iter().find(|(check, _)| *check == name) {
+    list.extend([
+        ("poststarthook/start-system-namespaces-controller", ready),
+        ("poststarthook/bootstrap-controller", ready),
+        ("poststarthook/rbac/bootstrap-roles", ready),
+        ("poststarthook/scheduling/bootstrap-system-priority-classes", ready),
+        ("poststarthook/priority-and-fairness-config-producer", ready),
+        ("poststarthook/start-cluster-authentication-info-controller", ready),
+        ("poststarthook/start-apiextensions-controllers", ready),
+        ("poststarthook/crd-informer-synced", ready),
+        ("poststarthook/apiservice-registration-controller", registered),
+        ("poststarthook/apiservice-status-local-available-controller", registered),
+        ("poststarthook/apiservice-status-remote-available-controller", registered),
+        ("poststarthook/apiservice-discovery-controller", registered),
+        ("poststarthook/kube-apiserver-autoregistration", registered),
+        ("autoregister-completion", registered),
+        ("poststarthook/apiservice-openapi-controller", registered),
+        ("poststarthook/apiservice-openapiv3-controller", registered),
+    ]);
+    if !one.is_empty() {
+        return match list.iter().find(|(check, _)| *check == one) {
             Some((_, true)) => respond::text(200, "ok"),
-            Some(_) => respond::text(500, format!("internal server error: {name} failed: reason withheld\n")),
+            Some(_) => respond::text(500, format!("internal server error: {one} failed: reason withheld\n")),
             None => crate::route::not_found(),
         };
     }

@@ -5,12 +5,13 @@
 //!
 //! Reading order: [`server`] (the way of a request, top to bottom) → `request`, `negotiate`, `options` (how it is read) →
 //! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `custom/`
-//! (definitions of custom resources) → `admit`, `admission_match`, `webhooks/` (who may change or refuse a write) → `proxy`
-//! (log, exec and the like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) →
-//! `listen`.
+//! (definitions of custom resources) → `admit`, `admission_match`, `webhooks/`, `policies/` (who may change or refuse a
+//! write) → `proxy` (log, exec and the like, passed on to nodes) → `aggregation` (other API servers behind this one) →
+//! `flow` (whose request is worked at first) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
 
 mod admission_match;
 mod admit;
+mod aggregation;
 mod body;
 mod catalogue;
 mod companions;
@@ -20,6 +21,7 @@ mod discovery;
 mod encoding;
 mod extension;
 mod fields;
+mod flow;
 mod health;
 mod impersonation;
 mod listen;

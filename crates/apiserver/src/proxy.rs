@@ -104,7 +104,7 @@ pub(crate) async fn serve(
 }
 
 /// Whether the request wants its connection.
-fn upgrades(headers: &HeaderMap) -> bool {
+pub(crate) fn upgrades(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
     values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade"))
 }
@@ -322,7 +322,7 @@ fn request(call: &Call, uri: &str) -> Result<Builder, ApiError> {
 }
 
 /// Gives the answer back, and joins the two connections when the other side switched protocols.
-fn relay(
+pub(crate) fn relay(
     mut response: http::Response<Body>,
     client: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Response, ApiError> {

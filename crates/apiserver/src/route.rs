@@ -22,7 +22,7 @@ pub(crate) async fn dispatch(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     if !call.info.is_resource {
-        return documents(inner, call);
+        return documents(inner, call).await;
     }
     let found = inner.served(&call.info.group, &call.info.version, &call.info.resource);
     let Some(served) = found else { return unknown(inner, call, body).await };
@@ -152,7 +152,7 @@ async fn unknown(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resu
     if known { Err(unknown_resource()) } else { Ok(not_found()) }
 }
 
-fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
+async fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(not_allowed());
     }
@@ -164,15 +164,15 @@ fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
         }
         ["version"] => Ok(health::version()),
         ["healthz" | "livez" | "readyz", ..] => {
-            Ok(health::checks(inner, call, parts[0], parts.get(1).copied()))
+            Ok(health::checks(inner, call, parts[0], &parts[1..].join("/")))
         }
         ["metrics"] => Ok(respond::plain(
             200,
             "text/plain; version=0.0.4; charset=utf-8",
-            inner.metrics.page(inner.config.store.revision().0).into_bytes(),
+            crate::metrics::page(inner).into_bytes(),
         )),
         ["openapi", "v2"] => openapi::v2(inner, call),
-        ["openapi", "v3", rest @ ..] => openapi::v3(inner, call, &rest.join("/")),
+        ["openapi", "v3", rest @ ..] => openapi::v3(inner, call, &rest.join("/")).await,
         [".well-known", "openid-configuration"] if inner.config.issuer.is_some() => {
             Ok(health::issuer(inner, false))
         }

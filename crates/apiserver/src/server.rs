@@ -24,12 +24,15 @@ use store::Extract;
 
 use crate::{
     Response,
+    aggregation::{self, Aggregation, FrontProxy},
     body::{self, BoxError, RequestBody},
     catalogue::{Catalogue, Served},
     companions::Turns,
     config::Config,
-    custom, impersonation,
-    metrics::Metrics,
+    custom,
+    flow::{self, Flow},
+    impersonation,
+    metrics::{Labels, Metrics},
     negotiate::{self, Media, Offer},
     openapi::Documents,
     policies::{self, Policies},
@@ -55,6 +58,12 @@ pub(crate) struct Inner {
     pub summaries: special::metrics::Summaries,
     pub webhooks: Webhooks,
     pub policies: Policies,
+    pub aggregation: Aggregation,
+    pub flow: Flow,
+    /// The last commit could not be written.
+    pub store_failed: std::sync::atomic::AtomicBool,
+    /// Asked before all other authenticators.
+    pub front_proxy: Option<FrontProxy>,
     pub ready: std::sync::atomic::AtomicBool,
 }
 
@@ -160,6 +169,10 @@ impl Server {
             summaries: special::metrics::Summaries::default(),
             webhooks: Webhooks::default(),
             policies: Policies::default(),
+            aggregation: Aggregation::default(),
+            flow: Flow::new(config.seats),
+            store_failed: false.into(),
+            front_proxy: config.front_proxy_authority.as_deref().and_then(front_proxy),
             ready: false.into(),
             config,
         };
@@ -184,6 +197,8 @@ impl Server {
         special::bootstrap::run(&self.0).await?;
         custom::start(&self.0).await?;
         policies::checking::start(&self.0);
+        flow::start(&self.0)?;
+        aggregation::start(&self.0).await?;
         tokio::spawn(special::expiry::run(Arc::downgrade(&self.0)));
         self.0.ready.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
@@ -226,6 +241,13 @@ where
     }
 }
 
+/// `None` without an authority that can be read: nobody then speaks for others.
+fn front_proxy(authority: &str) -> Option<FrontProxy> {
+    FrontProxy::new(authority)
+        .inspect_err(|why| tracing::error!(why, "the front proxy's authority cannot be read"))
+        .ok()
+}
+
 /// Reads are cut after this time unless the client asks for less.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Writes are cut after this time.
@@ -256,8 +278,15 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
     let certificates = parts.extensions.get::<ClientCertificates>().cloned().unwrap_or_default();
     call.headers = std::mem::take(&mut parts.headers);
 
-    let (verb, resource) = (call.info.verb, call.info.resource.clone());
+    let apply = call.headers.get(header::CONTENT_TYPE).is_some_and(|t| t == "application/apply-patch+yaml");
+    let info = &call.info;
+    let known = inner.served(&info.group, &info.version, &info.resource).is_some_and(|served| {
+        info.subresource.is_empty() || served.resource.subresource(&info.subresource).is_some()
+    });
+    let labels = Labels::of(info, known, apply, call.query.get("dryRun").is_some());
+    let series = inner.metrics.series(labels);
     let metered = inner.clone();
+    let inflight = (!info.is_long_running()).then(|| metered.metrics.begin(is_write(&call.method)));
     let mut response = match guarded(inner, call, body, identity, certificates).await {
         Ok(response) => response,
         Err(error) => respond::error(&error, Media { pretty, ..Media::default() }),
@@ -268,8 +297,13 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
     if let Some(id) = audit {
         headers.insert("audit-id", id);
     }
-    metered.metrics.observe(verb, &resource, response.status().as_u16(), begun.elapsed());
+    drop(inflight);
+    series.observe(response.status().as_u16(), begun.elapsed());
     response
+}
+
+fn is_write(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// The request under its deadline. A write goes on when its client hangs up, so that nothing is half done.
@@ -280,7 +314,7 @@ async fn guarded(
     identity: Option<Arc<UserInfo>>,
     certificates: ClientCertificates,
 ) -> Result<Response, ApiError> {
-    let write = !matches!(call.method, Method::GET | Method::HEAD) && !call.info.is_long_running();
+    let write = is_write(&call.method) && !call.info.is_long_running();
     let asked = match call.query.text("timeout") {
         "" => None,
         text => Some(duration(text).ok_or_else(|| {
@@ -292,8 +326,10 @@ async fn guarded(
     let limit =
         if write { WRITE_DEADLINE } else { DEADLINE }.min(asked.filter(|d| !d.is_zero()).unwrap_or(DEADLINE));
     let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
-    let work =
-        AssertUnwindSafe(pipeline(inner, call, body, identity, certificates)).catch_unwind().map(|done| {
+    let patience = (!unlimited).then_some(limit);
+    let work = AssertUnwindSafe(pipeline(inner, call, body, identity, certificates, patience))
+        .catch_unwind()
+        .map(|done| {
             done.unwrap_or_else(|panic| {
                 let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
                 let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -353,13 +389,14 @@ fn duration(text: &str) -> Option<Duration> {
     Some(total)
 }
 
-/// Authenticate → impersonate → authorize → route. Warnings are added to whatever comes back.
+/// Authenticate → impersonate → wait for a seat → authorize → route. `patience`: how long all of it may take.
 async fn pipeline(
     inner: Arc<Inner>,
     mut call: Call,
     body: RequestBody,
     identity: Option<Arc<UserInfo>>,
     certificates: ClientCertificates,
+    patience: Option<Duration>,
 ) -> Result<Response, ApiError> {
     call.user = match identity {
         Some(user) => user,
@@ -368,11 +405,27 @@ async fn pipeline(
     if let Some(user) = impersonation::effective(&inner, &call)? {
         call.user = Arc::new(user);
     }
-    inner.authorize(&call.attributes())?;
+    let place = match flow::admit(&inner, &call, patience).await {
+        Ok(place) => place,
+        Err(refused) => return Ok(refused),
+    };
     let pretty = call.query.flag("pretty");
-    let result = route::dispatch(&inner, &mut call, body).await;
+    let response = answer(&inner, &mut call, body).await;
+    Ok(place
+        .leave(response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }))))
+}
+
+/// What this server, or the one that serves the path behind it, says. Warnings are added to whatever comes back.
+async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Result<Response, ApiError> {
+    inner.authorize(&call.attributes())?;
+    let remote = inner.aggregation.table.load().of_path(&call.info.path).cloned();
+    if let Some(remote) = remote {
+        return aggregation::forward(inner, call, &remote, body).await;
+    }
+    let pretty = call.query.flag("pretty");
+    let result = route::dispatch(inner, call, body).await;
     let mut response =
-        result.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..error_media(&call) }));
+        result.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..error_media(call) }));
     respond::warn(&mut response, &call.warnings);
     Ok(response)
 }
@@ -387,7 +440,8 @@ async fn authenticate(
     call: &Call,
     certificates: &ClientCertificates,
 ) -> Result<UserInfo, ApiError> {
-    for authenticator in &inner.config.authenticators {
+    let front = inner.front_proxy.iter().map(|front| front as &dyn access::Authenticator);
+    for authenticator in front.chain(inner.config.authenticators.iter().map(|one| &**one)) {
         match authenticator.authenticate(&call.headers, &certificates.0, call.now).await {
             Ok(Some(user)) => return Ok(user),
             Ok(None) => {}

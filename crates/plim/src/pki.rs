@@ -1,6 +1,7 @@
 //! The cluster's own certificate authority and the certificates it gives.
 //!
-//! One authority signs servers and clients. Certificates that have used up two thirds of their life are made anew at the
+//! One authority signs servers and clients; a second one only the client by which other API servers know that the API
+//! server speaks for its callers, so that no other certificate of the cluster may speak for anybody. Certificates that have used up two thirds of their life are made anew at the
 //! next start; keys never leave the state folder.
 
 use std::net::IpAddr;
@@ -46,18 +47,28 @@ pub enum Subject<'a> {
 impl Authority {
     /// Takes the authority of the state folder, or makes it.
     pub fn open(data: &Data) -> Result<Self> {
-        let (certificate, key) = match (data.read("pki/ca.crt")?, data.read("pki/ca.key")?) {
+        Self::open_as(data, "ca", "plimsoll-ca")
+    }
+
+    /// The same, for the front proxy's authority.
+    pub fn open_front_proxy(data: &Data) -> Result<Self> {
+        Self::open_as(data, "front-proxy-ca", "front-proxy-ca")
+    }
+
+    fn open_as(data: &Data, file: &str, name: &str) -> Result<Self> {
+        let (crt, pem) = (format!("pki/{file}.crt"), format!("pki/{file}.key"));
+        let (certificate, key) = match (data.read(&crt)?, data.read(&pem)?) {
             (Some(certificate), Some(key)) => (certificate, key),
             _ => {
-                let identity = make_authority()?;
-                data.write("pki/ca.key", &identity.key)?;
-                data.write("pki/ca.crt", &identity.certificate)?;
+                let identity = make_authority(name)?;
+                data.write(&pem, &identity.key)?;
+                data.write(&crt, &identity.certificate)?;
                 (identity.certificate, identity.key)
             }
         };
-        let key = KeyPair::from_pem(&key).context("pki/ca.key is damaged: restore it from a backup")?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
-            .context("pki/ca.crt is damaged: restore it from a backup")?;
+        let damaged = |file: &str| format!("{file} is damaged: restore it from a backup");
+        let key = KeyPair::from_pem(&key).with_context(|| damaged(&pem))?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).with_context(|| damaged(&crt))?;
         Ok(Self { certificate, issuer, data: data.clone() })
     }
 
@@ -111,7 +122,7 @@ impl Authority {
     }
 }
 
-fn make_authority() -> Result<Identity> {
+fn make_authority(name: &str) -> Result<Identity> {
     let mut params = CertificateParams::default();
     let now = OffsetDateTime::now_utc();
     params.not_before = now - Duration::hours(1);
@@ -119,7 +130,7 @@ fn make_authority() -> Result<Identity> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    params.distinguished_name.push(DnType::CommonName, "plimsoll-ca");
+    params.distinguished_name.push(DnType::CommonName, name);
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
     Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -151,5 +162,6 @@ mod tests {
         let data = Data::at(folder.path());
         let first = Authority::open(&data).unwrap().certificate;
         assert_eq!(first, Authority::open(&data).unwrap().certificate);
+        assert_ne!(first, Authority::open_front_proxy(&data).unwrap().certificate);
     }
 }

@@ -218,7 +218,7 @@ fn retire(known: Option<Known>) {
     }
 }
 
-/// Changes the status of a cluster-wide object as the server itself. `make` gives `None` where nothing is to be done.
+/// Changes an object's status as the server itself. `make` gives `None` where nothing is to be done.
 pub(crate) async fn write_status(
     inner: &Inner,
     served: &Served,

@@ -25,6 +25,7 @@ use sha2::{Digest, Sha512};
 
 use crate::{
     Response,
+    aggregation::{self, Table},
     catalogue::Catalogue,
     negotiate::{self, Media},
     respond, route,
@@ -68,15 +69,49 @@ impl Documents {
         }
         Arc::clone(&kept)
     }
+
+    /// Other servers describe something else: what is made of their documents is made anew.
+    pub fn forget(&self) {
+        *self.0.lock() = Arc::default();
+    }
+}
+
+/// The v2 document with what other servers add to it.
+fn swagger(catalogue: &Catalogue, table: &Table) -> Value {
+    let mut document = v2::document(catalogue);
+    for remote in table.remotes() {
+        if let Some(documents) = &*remote.learned.documents.load()
+            && let Some(part) = &documents.v2
+        {
+            aggregation::merge_swagger(&mut document, part);
+        }
+    }
+    document
 }
 
 /// `/openapi/v3` and what is below it.
-pub(crate) fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Response, ApiError> {
+pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Response, ApiError> {
+    let table = inner.aggregation.table.load_full();
+    if let Some(remote) = table.of_path(path) {
+        let documents = remote.learned.documents.load_full();
+        return match documents.filter(|d| !d.v3.is_empty()) {
+            Some(documents) => aggregation::document(inner, call, remote, &documents.v3).await,
+            None => Ok(route::not_found()),
+        };
+    }
     let made = inner.documents.of(&inner.catalogue.load());
     if path.is_empty() {
         let url =
             |path: &str, hash: &str| json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
-        let paths: Map<String, Value> = made.v3.iter().map(|(p, d)| (p.clone(), url(p, &d.hash))).collect();
+        let mut paths: Map<String, Value> =
+            made.v3.iter().map(|(p, d)| (p.clone(), url(p, &d.hash))).collect();
+        for remote in table.remotes() {
+            let place = remote.backend.path().trim_start_matches('/').to_owned();
+            paths.remove(&place);
+            if let Some(documents) = remote.learned.documents.load_full().filter(|d| !d.v3.is_empty()) {
+                paths.insert(place, json!({"serverRelativeURL": documents.v3}));
+            }
+        }
         return Ok(respond::document(200, Media::default(), &json!({"paths": paths})));
     }
     let Some(document) = made.v3.get(path) else { return Ok(route::not_found()) };
@@ -101,16 +136,16 @@ pub(crate) fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Response
 
 /// `/openapi/v2`, in JSON or protobuf.
 pub(crate) fn v2(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
-    let catalogue = inner.catalogue.load();
+    let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
     let made = inner.documents.of(&catalogue);
     match negotiate::openapi(&call.headers)? {
         negotiate::Form::Protobuf => {
-            let document =
-                made.v2_protobuf.get_or_init(|| Document::new(gnostic::encode(&v2::document(&catalogue))));
+            let encode = || Document::new(gnostic::encode(&swagger(&catalogue, &table)));
+            let document = made.v2_protobuf.get_or_init(encode);
             Ok(answer(call, document, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"))
         }
         negotiate::Form::Json | negotiate::Form::Yaml => {
-            let json = || Document::new(v2::document(&catalogue).to_string().into_bytes());
+            let json = || Document::new(swagger(&catalogue, &table).to_string().into_bytes());
             Ok(answer(call, made.v2.get_or_init(json), "application/json"))
         }
     }

@@ -43,7 +43,8 @@ pub(crate) async fn run(inner: &Inner) -> Result<(), ApiError> {
     for object in objects {
         ensure(inner, object).await?;
     }
-    own_service(inner).await
+    own_service(inner).await?;
+    crate::aggregation::trust::publish(inner).await
 }
 
 /// Creates the object unless one of its name is there. Kinds that are not served are passed over.
@@ -127,7 +128,7 @@ async fn own_service(inner: &Inner) -> Result<(), ApiError> {
 }
 
 /// Creates the object, or brings `fields` of the one that is there to the wanted value: the address may have changed.
-async fn replace(inner: &Inner, object: Object, fields: &[&str]) -> Result<(), ApiError> {
+pub(crate) async fn replace(inner: &Inner, object: Object, fields: &[&str]) -> Result<(), ApiError> {
     let (version, kind) =
         (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
     let Some(served) = inner.catalogue.load().of_kind(version, kind).cloned() else { return Ok(()) };

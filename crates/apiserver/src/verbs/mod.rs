@@ -105,11 +105,13 @@ pub(crate) async fn commit_object(
         Err(CommitError::TooLarge { .. }) if fields::shed(object) => {
             commit(inner, ops(served.stored(object)?)).await
         }
-        outcome => committed(outcome),
+        outcome => committed(inner, outcome),
     }
 }
 
-fn committed(outcome: Result<Revision, CommitError>) -> Result<Committed, ApiError> {
+fn committed(inner: &Inner, outcome: Result<Revision, CommitError>) -> Result<Committed, ApiError> {
+    let failed = matches!(outcome, Err(CommitError::Io(_) | CommitError::Closed));
+    inner.store_failed.store(failed, std::sync::atomic::Ordering::Relaxed);
     match outcome {
         Ok(revision) => Ok(Committed::At(revision)),
         Err(CommitError::Conflict { key, now }) => Ok(Committed::Conflict { key, now }),
@@ -119,5 +121,5 @@ fn committed(outcome: Result<Revision, CommitError>) -> Result<Committed, ApiErr
 
 /// Commits, telling a lost race from an error.
 pub(crate) async fn commit(inner: &Inner, ops: Vec<Op>) -> Result<Committed, ApiError> {
-    committed(inner.config.store.commit(ops).await)
+    committed(inner, inner.config.store.commit(ops).await)
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     Response,
     body::Body,
-    catalogue::Served,
+    catalogue::{Served, Watching},
     encoding,
     negotiate::{Form, Media, Offer, Transform},
     options::List,
@@ -53,6 +53,7 @@ pub(crate) async fn watch(
     let end = Instant::now() + timeout;
     let state = Stream {
         store: inner.config.store.clone(),
+        _counted: Watching::new(served.clone()),
         format,
         selection,
         only: None,
@@ -85,6 +86,7 @@ struct Begin {
 
 struct Stream {
     store: Arc<dyn Store>,
+    _counted: Watching,
     format: Format,
     selection: Selection,
     /// A watch of one object sees only this key.
@@ -244,6 +246,7 @@ struct Format {
 
 impl Format {
     fn put(&mut self, out: &mut BytesMut, kind: &str, wire: &Bytes) -> Result<(), ApiError> {
+        self.served.watches.told();
         match self.media.transform {
             Transform::None if self.media.form == Form::Protobuf => {
                 let served = &self.served;

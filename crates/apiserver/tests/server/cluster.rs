@@ -12,6 +12,7 @@ use tower::Service as _;
 /// Everything of one test; gone with it.
 pub struct Cluster {
     pub store: Arc<store::Embedded>,
+    pub server: Server,
     service: ApiService,
     _folder: tempfile::TempDir,
 }
@@ -69,7 +70,7 @@ impl Cluster {
             ..UserInfo::default()
         };
         let service = server.service_as(admin);
-        Self { store, service, _folder: folder }
+        Self { store, server, service, _folder: folder }
     }
 
     /// Sends a request; `headers` are pairs of name and value.

@@ -1,9 +1,12 @@
 //! The server as a whole, called in process.
 
+mod aggregation;
 mod apply;
 mod cluster;
 mod custom;
+mod flow;
 mod forms;
+mod health;
 mod kinds;
 mod metrics;
 mod openapi;

@@ -82,6 +82,13 @@ impl NodeConnector for Connector {
         let (connector, name) = match tls {
             Tls::Plain => return send(TokioIo::new(dial(address, port).await?), request).await,
             Tls::Unverified => (self.unverified.clone(), ServerName::from(address)),
+            Tls::UnverifiedAs(identity) => {
+                let config = rustls::ClientConfig::builder()
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(Unverified));
+                let config = shown(config, &identity).map_err(|e| unreachable(&e))?;
+                (Arc::new(config).into(), ServerName::from(address))
+            }
             Tls::Verified { authorities, name, identity } => {
                 let config = verified(&authorities, identity.as_ref()).map_err(|e| unreachable(&e))?;
                 let name = ServerName::try_from(name).map_err(|e| unreachable(&e))?;
@@ -106,12 +113,18 @@ fn verified(authorities: &[u8], identity: Option<&ClientIdentity>) -> Result<rus
     let config = rustls::ClientConfig::builder().with_root_certificates(roots);
     Ok(match identity {
         None => config.with_no_client_auth(),
-        Some(identity) => {
-            let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
-            let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
-            config.with_client_auth_cert(chain.collect::<Result<Vec<_>, _>>()?, key)?
-        }
+        Some(identity) => shown(config, identity)?,
     })
+}
+
+/// The configuration with a certificate that servers are shown.
+fn shown(
+    config: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>,
+    identity: &ClientIdentity,
+) -> Result<rustls::ClientConfig> {
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+    Ok(config.with_client_auth_cert(chain.collect::<Result<Vec<_>, _>>()?, key)?)
 }
 
 async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, ApiError> {

@@ -13,7 +13,7 @@ use access::{
     x509::ClientCertificate,
 };
 use anyhow::{Context, Result};
-use apiserver::Server;
+use apiserver::{ClientIdentity, Server};
 use controllers::{local_path::OnThisMachine, node_ipam::Range};
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::json;
@@ -96,6 +96,10 @@ impl Control {
         let serving = authority.identity("apiserver", &server_subject(addresses))?;
         let admin = authority
             .identity("admin", &Subject::Client { user: "kubernetes-admin", groups: &["system:masters"] })?;
+        let front_proxy = Authority::open_front_proxy(data)?;
+        // The one name that other servers believe.
+        let proxy_client = Subject::Client { user: "front-proxy-client", groups: &[] };
+        let proxy_client = front_proxy.identity("front-proxy-client", &proxy_client)?;
         let issuer = Arc::new(Issuer::new(ISSUER, &signing_key(data)?)?);
         step.done();
 
@@ -135,6 +139,10 @@ impl Control {
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
         config.bootstrap.extend(own_objects(addresses));
         config.issuer = Some(issuer);
+        config.client_authority = Some(authority.certificate.clone());
+        config.front_proxy_authority = Some(front_proxy.certificate.clone());
+        config.front_proxy =
+            Some(ClientIdentity { certificate: proxy_client.certificate, key: proxy_client.key });
         let kubelet_client =
             Subject::Client { user: "kube-apiserver-kubelet-client", groups: &["system:masters"] };
         let kubelet_client = authority.identity("apiserver-kubelet-client", &kubelet_client)?;
@@ -142,7 +150,7 @@ impl Control {
         config.rbac = Some(Arc::clone(&rbac));
         let server = Server::new(config);
         server.start().await?;
-        let tls = tls(&authority, &serving)?;
+        let tls = tls(&[&authority, &front_proxy], &serving)?;
         let mut tasks = tokio::task::JoinSet::new();
         let serving = server.clone();
         tasks.spawn(async move {
@@ -260,12 +268,14 @@ fn own_objects(addresses: &Addresses) -> Vec<apimachinery::Object> {
     vec![dns, class]
 }
 
-/// TLS 1.2 and 1.3; a client may show a certificate of the cluster's authority.
-pub fn tls(authority: &Authority, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
+/// TLS 1.2 and 1.3; a client may show a certificate of one of these authorities.
+pub fn tls(authorities: &[&Authority], identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
-        roots.add(certificate?)?;
+    for authority in authorities {
+        for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
+            roots.add(certificate?)?;
+        }
     }
     let clients =
         rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;

@@ -200,7 +200,7 @@ impl Shared<'_> {
             addresses: vec![place.address.into()],
         };
         let identity = self.control.authority.identity(&format!("kubelet-{}", place.name), &subject)?;
-        let tls = control::tls(&self.control.authority, &identity)?;
+        let tls = control::tls(&[&self.control.authority], &identity)?;
         let at = SocketAddr::new(place.address.into(), KUBELET_PORT);
         let listener = network::netns::within(place.netns.as_deref(), || std::net::TcpListener::bind(at))?
             .with_context(|| format!("cannot listen on {at}: is another node of this machine's there?"))?;
