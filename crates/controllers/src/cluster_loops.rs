@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 use crate::{
     Controller,
+    autoscaler::Autoscaler,
     disruption::{Disruption, StaleDisruption},
     endpoints::EndpointsLoop,
     endpointslice::EndpointSlices,
@@ -67,6 +68,7 @@ pub fn loops(settings: Settings) -> Vec<Box<dyn Controller>> {
         Box::new(Disruption),
         Box::new(StaleDisruption),
         Box::new(Quota),
+        Box::new(Autoscaler),
         Box::new(NodeLifecycle::default()),
         Box::new(NodeTtl),
         Box::new(TaintEviction),

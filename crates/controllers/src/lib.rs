@@ -4,9 +4,10 @@
 //! [`Plan`]. It has no clock, does no I/O and keeps nothing to itself. One [`driver`] runs all loops: it watches, calls,
 //! writes, and never runs a key on a world older than that key's own last write.
 //!
-//! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
+//! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ask`] (what has to be asked first) → [`ownership`], [`pod_state`],
 //! [`pod_template`], [`node_fit`], [`revisions`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod ask;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
@@ -28,6 +29,7 @@ pub mod world;
 
 // the loops of the cluster itself
 pub mod about;
+pub mod autoscaler;
 pub mod backends;
 pub mod cluster_loops;
 pub mod disruption;
@@ -56,6 +58,7 @@ pub mod volumes;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+pub use ask::{Ask, Refusal, Told};
 pub use plan::{Failure, Note, Outcome, PatchKind, Plan, Target, Write};
 pub use world::{Change, Key, Kind, World};
 
