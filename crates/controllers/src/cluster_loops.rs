@@ -5,6 +5,13 @@ use std::{collections::BTreeSet, fmt, path::PathBuf};
 use crate::{
     Controller,
     autoscaler::Autoscaler,
+    certificates::{
+        approving::Approving,
+        authority::Authority,
+        cleaner::{Cleaner, PodCleaner},
+        signing::Signing,
+        trust_bundle::TrustBundle,
+    },
     disruption::{Disruption, StaleDisruption},
     endpoints::EndpointsLoop,
     endpointslice::EndpointSlices,
@@ -19,9 +26,12 @@ use crate::{
     pod_gc::PodGc,
     protection::{ClaimProtection, VolumeProtection},
     quota::Quota,
+    resource_claims::{Consumers, PodClaims},
     role_aggregation::RoleAggregation,
     root_ca::RootCa,
     service_accounts::ServiceAccounts,
+    service_cidrs::ServiceCidrs,
+    storage_migration::StorageMigration,
     taint_eviction::TaintEviction,
     token_secrets::{Sign, TokenSecrets},
     ttl_after_finished::TtlAfterFinished,
@@ -33,6 +43,8 @@ use crate::{
 pub struct Settings {
     /// The certificate, PEM, by which pods know the API server.
     pub ca: String,
+    /// Who signs certificates that are requested of the signers of `kubernetes.io`; nobody if absent.
+    pub authority: Option<Authority>,
     /// The signer of tokens without end; none are made if absent.
     pub sign: Option<Sign>,
     /// The networks that nodes get their parts of; none when something else gives them out.
@@ -61,6 +73,12 @@ pub fn loops(settings: Settings) -> Vec<Box<dyn Controller>> {
         Box::new(GarbageCollector),
         Box::new(ServiceAccounts),
         Box::new(RootCa { certificate: settings.ca.clone() }),
+        Box::new(TrustBundle { certificate: settings.ca.clone() }),
+        Box::new(Approving),
+        Box::new(StorageMigration),
+        Box::new(ServiceCidrs),
+        Box::new(Cleaner),
+        Box::new(PodCleaner),
         Box::new(TokenSecrets { certificate: settings.ca, sign: settings.sign }),
         Box::new(EndpointSlices),
         Box::new(EndpointsLoop),
@@ -79,7 +97,12 @@ pub fn loops(settings: Settings) -> Vec<Box<dyn Controller>> {
         Box::new(VolumeProtection),
         Box::new(EphemeralVolumes),
         Box::new(RoleAggregation),
+        Box::new(PodClaims),
+        Box::new(Consumers),
     ];
+    if let Some(authority) = settings.authority {
+        loops.push(Box::new(Signing { authority }));
+    }
     if !settings.pod_networks.is_empty() {
         loops.push(Box::new(NodeIpam { ranges: settings.pod_networks }));
     }

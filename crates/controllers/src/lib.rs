@@ -8,6 +8,7 @@
 //! [`pod_template`], [`node_fit`], [`revisions`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
 pub mod ask;
+pub mod conditions;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
@@ -31,6 +32,7 @@ pub mod world;
 pub mod about;
 pub mod autoscaler;
 pub mod backends;
+pub mod certificates;
 pub mod cluster_loops;
 pub mod disruption;
 pub mod endpoints;
@@ -48,9 +50,12 @@ pub mod node_ttl;
 pub mod pod_gc;
 pub mod protection;
 pub mod quota;
+pub mod resource_claims;
 pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_accounts;
+pub mod service_cidrs;
+pub mod storage_migration;
 pub mod taint_eviction;
 pub mod token_secrets;
 pub mod ttl_after_finished;
