@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 use crate::{
     Controller,
+    attributes_class::ClassProtection,
     autoscaler::Autoscaler,
     certificates::{
         approving::Approving,
@@ -12,11 +13,13 @@ use crate::{
         signing::Signing,
         trust_bundle::TrustBundle,
     },
+    device_taints::DeviceTaints,
     disruption::{Disruption, StaleDisruption},
     endpoints::EndpointsLoop,
     endpointslice::EndpointSlices,
     ephemeral_volumes::EphemeralVolumes,
     garbage_collector::GarbageCollector,
+    legacy_tokens::LegacyTokens,
     local_path::LocalPath,
     mirroring::Mirroring,
     namespaces::Namespaces,
@@ -95,10 +98,13 @@ pub fn loops(settings: Settings) -> Vec<Box<dyn Controller>> {
         Box::new(VolumeBinder),
         Box::new(ClaimProtection),
         Box::new(VolumeProtection),
+        Box::new(ClassProtection),
+        Box::new(LegacyTokens),
         Box::new(EphemeralVolumes),
         Box::new(RoleAggregation),
         Box::new(PodClaims),
         Box::new(Consumers),
+        Box::new(DeviceTaints),
     ];
     if let Some(authority) = settings.authority {
         loops.push(Box::new(Signing { authority }));

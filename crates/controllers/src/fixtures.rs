@@ -66,7 +66,9 @@ pub fn add(world: &mut World, mut value: Value) -> Change {
         "Deployment" => typed::<apps::Deployment>(value),
         "StatefulSet" => typed::<apps::StatefulSet>(value),
         "Job" => typed::<batch::Job>(value),
-        "HorizontalPodAutoscaler" => typed::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>(value),
+        "HorizontalPodAutoscaler" => {
+            typed::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>(value)
+        }
         "CertificateSigningRequest" => {
             typed::<k8s_openapi::api::certificates::v1::CertificateSigningRequest>(value)
         }
@@ -79,6 +81,8 @@ pub fn add(world: &mut World, mut value: Value) -> Change {
         "IPAddress" => typed::<k8s_openapi::api::networking::v1::IPAddress>(value),
         "ResourceClaim" => typed::<k8s_openapi::api::resource::v1::ResourceClaim>(value),
         "ResourceClaimTemplate" => typed::<k8s_openapi::api::resource::v1::ResourceClaimTemplate>(value),
+        "ResourceSlice" => typed::<k8s_openapi::api::resource::v1::ResourceSlice>(value),
+        "DeviceTaintRule" => typed::<k8s_openapi::api::resource::v1::DeviceTaintRule>(value),
         "VolumeAttributesClass" => typed::<k8s_openapi::api::storage::v1::VolumeAttributesClass>(value),
         "Lease" => typed::<k8s_openapi::api::coordination::v1::Lease>(value),
         "StorageClass" => typed::<k8s_openapi::api::storage::v1::StorageClass>(value),

@@ -30,10 +30,12 @@ pub mod world;
 
 // the loops of the cluster itself
 pub mod about;
+pub mod attributes_class;
 pub mod autoscaler;
 pub mod backends;
 pub mod certificates;
 pub mod cluster_loops;
+pub mod device_taints;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -41,6 +43,7 @@ pub mod ephemeral_volumes;
 #[cfg(test)]
 mod fixtures;
 pub mod garbage_collector;
+pub mod legacy_tokens;
 pub mod local_path;
 pub mod mirroring;
 pub mod namespaces;

@@ -67,9 +67,9 @@ impl Controller for ServiceCidrs {
         let own = ranges(&cidr);
         let touch = |a: &IpNet, b: &IpNet| a.contains(&b.network()) || b.contains(&a.network());
         let all = world.list::<ServiceCIDR>("");
-        let touched = all.iter().filter(|other| {
-            ranges(other).iter().any(|theirs| own.iter().any(|range| touch(range, theirs)))
-        });
+        let touched = all
+            .iter()
+            .filter(|other| ranges(other).iter().any(|theirs| own.iter().any(|range| touch(range, theirs))));
         let mut keys: Vec<Key> = touched.map(|other| Key::of(&other.metadata)).collect();
         keys.push(Key::of(&cidr.metadata));
         keys

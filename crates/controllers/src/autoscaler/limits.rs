@@ -236,7 +236,11 @@ mod tests {
             let behavior = behavior(up, down);
             let up = grant(wish(10, 100), Some(&behavior), &mut Memory::default(), at(0));
             assert_eq!(up.replicas, expected, "{select}");
-            let expected = match select { "Max" => 5, "Min" => 6, _ => 10 };
+            let expected = match select {
+                "Max" => 5,
+                "Min" => 6,
+                _ => 10,
+            };
             let down = grant(wish(10, 1), Some(&behavior), &mut Memory::default(), at(0));
             assert_eq!((down.replicas, down.limited), (expected, (true, DOWN_LIMIT)), "{select}");
         }

@@ -359,7 +359,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_the_apis_is_told_in_client_gos_words() {
-        let refusal = Refusal { code: 404, reason: String::new(), message: "404 page not found\n".to_owned() };
+        let refusal =
+            Refusal { code: 404, reason: String::new(), message: "404 page not found\n".to_owned() };
         assert_eq!(
             words(&refusal, "pods.metrics.k8s.io"),
             "the server could not find the requested resource (get pods.metrics.k8s.io)"

@@ -37,9 +37,7 @@ use self::{
     status::Telling,
 };
 use crate::{
-    Backoff, Change, Controller, Key, Kind, Note, Outcome, Plan, Target, World, Write,
-    ask::Ask,
-    ownership,
+    Backoff, Change, Controller, Key, Kind, Note, Outcome, Plan, Target, World, Write, ask::Ask, ownership,
 };
 
 /// Between two looks, `--horizontal-pod-autoscaler-sync-period`.
@@ -136,8 +134,7 @@ fn settle_attempt(
     let mut telling = Telling::of(&mut new, now);
     let message = format!("the HPA controller was unable to update the target scale: {}", failure.message);
     telling.condition("AbleToScale", false, "FailedUpdateScale", message);
-    let message =
-        format!("New size: {}; reason: {}; error: {}", attempt.to, attempt.reason, failure.message);
+    let message = format!("New size: {}; reason: {}; error: {}", attempt.to, attempt.reason, failure.message);
     notes.push(Note::warning(&**found, "FailedRescale", message));
     let mut plan = Plan { notes: std::mem::take(notes), ..Plan::none() };
     finish(&mut plan, found, &new, memory, now);
@@ -228,8 +225,7 @@ impl<'a> Look<'a> {
         let mut telling = Telling::of(new, self.now);
         let words = "the HPA controller was able to get the target's current scale";
         telling.condition("AbleToScale", true, "SucceededGetScale", words);
-        let can_sleep =
-            spec.metrics.iter().flatten().any(|m| matches!(&*m.type_, "Object" | "External"));
+        let can_sleep = spec.metrics.iter().flatten().any(|m| matches!(&*m.type_, "Object" | "External"));
         let slept = telling.is_true("ScaledToZero");
         let mut statuses = None;
         let (mut desired, mut reason, mut rescale) = (0, String::new(), true);
@@ -362,8 +358,7 @@ impl<'a> Look<'a> {
         }
         let mut error = String::new();
         if let Some(first) = failed.first() {
-            let before =
-                if first.before.is_empty() { String::new() } else { format!("{}: ", first.before) };
+            let before = if first.before.is_empty() { String::new() } else { format!("{}: ", first.before) };
             error = format!(
                 "invalid metrics ({} invalid out of {}), first error is: {before}{}",
                 failed.len(),
@@ -377,8 +372,7 @@ impl<'a> Look<'a> {
             }
         }
         let name = best.as_ref().map_or("", |(_, name)| name);
-        let words =
-            format!("the HPA was able to successfully calculate a replica count from {name}");
+        let words = format!("the HPA was able to successfully calculate a replica count from {name}");
         telling.condition("ScalingActive", true, "ValidMetricFound", words);
         Ok(Measures { proposal: best, statuses: Some(statuses), error })
     }
@@ -470,8 +464,8 @@ fn scale<'a>(
     let kind = &mapping(world, group, &target.kind)?.kind;
     let namespace = autoscaler.metadata.namespace.as_deref().unwrap_or_default();
     let what = if group.is_empty() { kind.plural.to_string() } else { format!("{}.{group}", kind.plural) };
-    let object =
-        reader.get(Ask::object(kind, namespace, &target.name, "scale"), &format!("{what} {}", target.name))?;
+    let object = reader
+        .get(Ask::object(kind, namespace, &target.name, "scale"), &format!("{what} {}", target.name))?;
     let number = |value: &Value| value.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
     Ok(Scale {
         kind,

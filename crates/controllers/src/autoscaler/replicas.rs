@@ -148,8 +148,7 @@ fn settle(
         return Err("did not receive metrics for targeted pods (pods might be unready)".to_owned());
     }
     let first = ratio(&samples)?;
-    let proposal =
-        |replicas| Proposal { replicas, utilization: first.utilization, usage: first.usage };
+    let proposal = |replicas| Proposal { replicas, utilization: first.utilization, usage: first.usage };
     let up = first.over_target > 1.0;
     let down = first.over_target < 1.0;
     let up_with_unready = up && !groups.unready.is_empty();
@@ -268,8 +267,7 @@ pub fn by_value(scene: Scene<'_>, usage: i64, target: i64) -> Result<Proposal, S
 #[allow(clippy::cast_possible_truncation)]
 pub fn by_share(tolerances: Tolerances, there: i32, usage: i64, target: i64) -> Proposal {
     let ratio = float(usage) / (float(target) * f64::from(there));
-    let replicas =
-        if tolerances.contain(ratio) { there } else { ceil(float(usage) / float(target)) };
+    let replicas = if tolerances.contain(ratio) { there } else { ceil(float(usage) / float(target)) };
     Proposal { replicas, utilization: 0, usage: (float(usage) / f64::from(there)).ceil() as i64 }
 }
 

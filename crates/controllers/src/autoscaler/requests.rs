@@ -1,9 +1,6 @@
 //! What pods request of a resource, in thousandths.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use apimachinery::quantity::Quantity;
 use k8s_openapi::{
@@ -29,9 +26,8 @@ pub fn of(
             Some(container) => one(pod, &name, container, resource)?,
             None if requests_itself(pod) => whole(pod, resource)
                 .ok_or_else(|| format!("missing pod-level request for {resource} in Pod {name}"))?,
-            None => lasting(pod).try_fold(0_i64, |sum, c| {
-                Ok::<_, String>(sum.saturating_add(needed(c, &name, resource)?))
-            })?,
+            None => lasting(pod)
+                .try_fold(0_i64, |sum, c| Ok::<_, String>(sum.saturating_add(needed(c, &name, resource)?)))?,
         };
         requests.insert(name, request);
     }

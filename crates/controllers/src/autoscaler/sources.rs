@@ -59,7 +59,11 @@ pub struct Unmeasured {
 ///
 /// # Errors
 /// When it is not told, or makes no sense.
-pub fn measure(metric: &MetricSpec, place: Place<'_>, reader: &mut Reader<'_>) -> Result<Measured, Unmeasured> {
+pub fn measure(
+    metric: &MetricSpec,
+    place: Place<'_>,
+    reader: &mut Reader<'_>,
+) -> Result<Measured, Unmeasured> {
     let (found, reason, before) = match metric.type_.as_str() {
         "Object" => {
             let before = "failed to get object metric value".to_owned();
@@ -264,8 +268,7 @@ fn object(metric: &MetricSpec, place: Place<'_>, reader: &mut Reader<'_>) -> Res
         }
         ("AverageValue", _, Some(wanted)) => {
             let usage = read().map_err(|p| p.within(&format!("failed to get {name} object metric")))?;
-            let proposal =
-                replicas::by_share(place.scene.tolerances, place.there, usage, milli(wanted));
+            let proposal = replicas::by_share(place.scene.tolerances, place.there, usage, milli(wanted));
             Ok(Measured {
                 replicas: proposal.replicas,
                 name: format!("external metric {name}({})", printed(source.metric.selector.as_ref())),
@@ -273,7 +276,8 @@ fn object(metric: &MetricSpec, place: Place<'_>, reader: &mut Reader<'_>) -> Res
             })
         }
         _ => Err(Problem::Told(
-            "invalid object metric source: neither a value target nor an average value target was set".to_owned(),
+            "invalid object metric source: neither a value target nor an average value target was set"
+                .to_owned(),
         )),
     }
 }

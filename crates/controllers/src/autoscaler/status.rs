@@ -2,7 +2,8 @@
 
 use k8s_openapi::{
     api::autoscaling::v2::{
-        HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus, MetricStatus,
+        HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
+        MetricStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -36,8 +37,10 @@ impl<'a> Telling<'a> {
             Some(at) => at,
             None => {
                 let type_ = kind.to_owned();
-                conditions
-                    .push(HorizontalPodAutoscalerCondition { type_, ..HorizontalPodAutoscalerCondition::default() });
+                conditions.push(HorizontalPodAutoscalerCondition {
+                    type_,
+                    ..HorizontalPodAutoscalerCondition::default()
+                });
                 conditions.len() - 1
             }
         };
@@ -71,7 +74,11 @@ impl<'a> Telling<'a> {
 
     /// The same status with these numbers, apart.
     #[must_use]
-    pub fn with_numbers(&self, current: i32, metrics: Option<Vec<MetricStatus>>) -> HorizontalPodAutoscalerStatus {
+    pub fn with_numbers(
+        &self,
+        current: i32,
+        metrics: Option<Vec<MetricStatus>>,
+    ) -> HorizontalPodAutoscalerStatus {
         let mut status = self.status.clone();
         numbers(&mut status, self.generation, current, None, metrics, None);
         status

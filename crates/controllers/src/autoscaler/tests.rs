@@ -84,9 +84,12 @@ impl Case {
     fn plan_after(&self, last: Outcome) -> Plan {
         let mut world = world(self.pods.clone());
         world.set_served(crate::testing::api::served());
-        add(&mut world, json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        add(
+            &mut world,
+            json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
             "metadata": {"namespace": "shop", "name": "web", "generation": 3},
-            "spec": self.spec, "status": self.status}));
+            "spec": self.spec, "status": self.status}),
+        );
         for other in &self.others {
             add(&mut world, other.clone());
         }
@@ -98,19 +101,19 @@ impl Case {
         self.plan_after(Outcome { memory: self.memory.clone(), ..Outcome::default() })
     }
 
-    fn result(&self) -> Result_ {
-        Result_::of(&self.plan())
+    fn result(&self) -> Found {
+        Found::of(&self.plan())
     }
 }
 
 /// What a plan does.
-struct Result_ {
+struct Found {
     rescaled: Option<i64>,
     status: Value,
     reasons: Vec<String>,
 }
 
-impl Result_ {
+impl Found {
     fn of(plan: &Plan) -> Self {
         let rescaled = plan.steps.iter().flatten().find_map(|write| match write {
             Write::Post { subresource: "scale", object, .. } => object["spec"]["replicas"].as_i64(),
@@ -152,10 +155,10 @@ fn more_pods_are_made_when_they_use_more_than_the_target() {
 
 #[test]
 fn within_the_tolerance_nothing_is_done() {
-    for (use_, expected) in [(549, None), (559, Some(4)), (450, None)] {
+    for (use_, expected) in [(559, None), (560, Some(4)), (450, None)] {
         assert_eq!(Case::new(&[use_; 3]).result().rescaled, expected, "{use_}");
     }
-    let mut case = Case::new(&[559; 3]);
+    let mut case = Case::new(&[560; 3]);
     case.spec["behavior"] = json!({
         "scaleUp": {"tolerance": "0.2", "selectPolicy": "Max", "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]}});
     let found = case.result();
@@ -167,7 +170,7 @@ fn within_the_tolerance_nothing_is_done() {
 fn fewer_pods_are_kept_after_five_minutes_only() {
     let mut case = Case::new(&[100; 5]);
     let plan = case.plan();
-    let found = Result_::of(&plan);
+    let found = Found::of(&plan);
     assert_eq!(found.rescaled, None, "the size at the start is a recommendation too");
     assert_eq!(found.condition("AbleToScale"), "True ScaleDownStabilized");
     assert_eq!(plan.again, Some(at(15)));
@@ -196,7 +199,7 @@ fn bounds_hold_without_metrics() {
     case.spec["maxReplicas"] = json!(9);
     case.spec["minReplicas"] = json!(5);
     let plan = case.plan();
-    assert_eq!(Result_::of(&plan).rescaled, Some(5));
+    assert_eq!(Found::of(&plan).rescaled, Some(5));
     assert!(plan.memory.unwrap()["attempt"]["reason"].as_str().unwrap().ends_with("below Spec.MinReplicas"));
 }
 
@@ -295,9 +298,8 @@ fn custom(versions: &[&str]) -> Value {
 fn pods_metrics_come_through_the_custom_metrics_api() {
     let metric = json!({"type": "Pods", "pods": {"metric": {"name": "qps"},
         "target": {"type": "AverageValue", "averageValue": "10"}}});
-    let items: Vec<Value> = (0..3)
-        .map(|n| json!({"describedObject": {"name": format!("web-{n}")}, "value": "20"}))
-        .collect();
+    let items: Vec<Value> =
+        (0..3).map(|n| json!({"describedObject": {"name": format!("web-{n}")}, "value": "20"})).collect();
     let case = Case::new(&[0; 3])
         .metric(metric.clone())
         .answering("/v1beta2/namespaces/shop/pods/%2A/qps?labelSelector=app%3Dweb", json!({"items": items}));
@@ -352,7 +354,8 @@ fn external_case(values: &[&str], target: Value) -> Case {
 
 #[test]
 fn all_series_of_an_external_metric_are_added() {
-    let found = external_case(&["100", "200"], json!({"type": "AverageValue", "averageValue": "50"})).result();
+    let found =
+        external_case(&["100", "200"], json!({"type": "AverageValue", "averageValue": "50"})).result();
     assert_eq!(found.rescaled, Some(6));
     let message = found.message("ScalingActive");
     assert!(
@@ -451,13 +454,16 @@ fn a_scale_that_cannot_be_written_is_told_and_counts_for_no_rate() {
         memory: first.memory.clone().unwrap(),
         ..Outcome::default()
     };
-    let again = Result_::of(&case.plan_after(failed("Conflict", 1)));
+    let again = Found::of(&case.plan_after(failed("Conflict", 1)));
     assert_eq!(again.rescaled, Some(6), "read anew and tried again");
     for (reason, tries) in [("Forbidden", 1), ("Conflict", 6)] {
         let plan = case.plan_after(failed(reason, tries));
-        let told = Result_::of(&plan);
+        let told = Found::of(&plan);
         assert_eq!(told.condition("AbleToScale"), "False FailedUpdateScale");
-        assert_eq!(plan.notes[0].message, "New size: 6; reason: cpu resource utilization (percentage of request) above target; error: it is so");
+        assert_eq!(
+            plan.notes[0].message,
+            "New size: 6; reason: cpu resource utilization (percentage of request) above target; error: it is so"
+        );
         assert_eq!(plan.memory.unwrap()["ups"], json!([]));
     }
     let succeeded = Outcome { memory: first.memory.clone().unwrap(), ..Outcome::default() };

@@ -50,7 +50,11 @@ impl Controller for Approving {
         }
         let own = found.spec.username.as_deref() == Some(&*request.common_name);
         let reviews = [
-            (own, "selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."),
+            (
+                own,
+                "selfnodeclient",
+                "Auto approving self kubelet client certificate after SubjectAccessReview.",
+            ),
             (true, "nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."),
         ];
         for (recognized, subresource, message) in reviews {

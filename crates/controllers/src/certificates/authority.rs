@@ -8,7 +8,7 @@
 use std::{fmt, sync::Arc};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
+use rcgen::{KeyPair, SigningKey as _};
 use sha2::{Digest as _, Sha256};
 use x509_parser::{
     certificate::X509Certificate, extensions::ParsedExtension, pem::parse_x509_pem, prelude::FromDer,
@@ -153,7 +153,8 @@ impl Authority {
             order.request.key.clone(),
             der::tagged(3, &der::sequence(&self.extensions(order)?)),
         ]);
-        let signature = self.key.sign(&body).map_err(|error| format!("failed to sign certificate: {error}"))?;
+        let signature =
+            self.key.sign(&body).map_err(|error| format!("failed to sign certificate: {error}"))?;
         let certificate = der::sequence(&[body, self.algorithm.clone(), der::bits(0, &signature)]);
         Ok(pem(&certificate))
     }

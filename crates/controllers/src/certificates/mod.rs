@@ -9,9 +9,9 @@ pub mod cleaner;
 mod der;
 pub mod request;
 pub mod signing;
-pub mod trust_bundle;
 #[cfg(test)]
 mod tests;
+pub mod trust_bundle;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 

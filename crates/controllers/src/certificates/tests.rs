@@ -1,5 +1,7 @@
 use k8s_openapi::jiff::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKeyData as _, SigningKey as _};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKeyData as _, SigningKey as _,
+};
 use serde_json::{Value, json};
 use x509_parser::{
     certificate::X509Certificate,
@@ -174,15 +176,39 @@ fn what_a_signer_does_not_take_fails_with_upstreams_words() {
     let dns: (u8, &[u8]) = (0x82, b"n");
     let mail: (u8, &[u8]) = (0x81, b"a@b");
     let cases: [(&str, String, &[&str], &str); 8] = [
-        (CLIENT, pem("x", &[], &[]), &["server auth", "client auth"], "invalid usage for client certificate: server auth"),
-        (CLIENT, pem("x", &[], &[]), &["digital signature"], "missing required usage for client certificate: client auth"),
-        (KUBELET_CLIENT, pem("system:node:n", &["other"], &[]), KUBELET, "subject organization is not system:nodes"),
+        (
+            CLIENT,
+            pem("x", &[], &[]),
+            &["server auth", "client auth"],
+            "invalid usage for client certificate: server auth",
+        ),
+        (
+            CLIENT,
+            pem("x", &[], &[]),
+            &["digital signature"],
+            "missing required usage for client certificate: client auth",
+        ),
+        (
+            KUBELET_CLIENT,
+            pem("system:node:n", &["other"], &[]),
+            KUBELET,
+            "subject organization is not system:nodes",
+        ),
         (KUBELET_CLIENT, node("system:node:n", &[dns]), KUBELET, "DNS subjectAltNames are not allowed"),
         (KUBELET_CLIENT, node("n", &[]), KUBELET, "subject common name does not begin with system:node:"),
-        (KUBELET_CLIENT, node("system:node:n", &[]), SERVING,
-            "usages did not match [client auth digital signature key encipherment]"),
+        (
+            KUBELET_CLIENT,
+            node("system:node:n", &[]),
+            SERVING,
+            "usages did not match [client auth digital signature key encipherment]",
+        ),
         (KUBELET_SERVING, node("system:node:n", &[]), SERVING, "DNS or IP subjectAltName is required"),
-        (KUBELET_SERVING, node("system:node:n", &[dns, mail]), SERVING, "Email subjectAltNames are not allowed"),
+        (
+            KUBELET_SERVING,
+            node("system:node:n", &[dns, mail]),
+            SERVING,
+            "Email subjectAltNames are not allowed",
+        ),
     ];
     for (signer, pem, usages, expected) in cases {
         assert_eq!(failure_of(&signed(signer, &pem, usages, &[condition("Approved")])), expected);
@@ -225,7 +251,10 @@ fn a_kubelets_client_certificate_is_approved_for_those_who_may_have_it() {
     let approved = reviewed(&world_of_own, "selfnodeclient");
     let condition = &updated(&approved)[0]["status"]["conditions"][0];
     assert_eq!((&condition["type"], &condition["reason"]), (&json!("Approved"), &json!("AutoApproved")));
-    assert_eq!(condition["message"], "Auto approving self kubelet client certificate after SubjectAccessReview.");
+    assert_eq!(
+        condition["message"],
+        "Auto approving self kubelet client certificate after SubjectAccessReview."
+    );
     assert!(matches!(&approved.steps[0][0], crate::Write::Update { subresource: Some("approval"), .. }));
     let nothing = reviewed(&world_of_own, "none");
     assert!(nothing.steps.is_empty() && nothing.again.is_some());

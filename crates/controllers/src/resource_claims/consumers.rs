@@ -9,10 +9,8 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::{FINALIZER, NAME, is_done, names};
-use crate::{
-    Change, Controller, Key, Kind, Outcome, Plan, World, Write, about::has_finalizer, ownership,
-};
+use super::{FINALIZER, NAME, is_done, used_by};
+use crate::{Change, Controller, Key, Kind, Outcome, Plan, World, Write, about::has_finalizer, ownership};
 
 /// The loop; its keys are claims. A key's memory is the UID of a claim whose last consumer it has just taken off: only then,
 /// and not while the scheduler is about to allocate, is the finalizer of an unallocated claim without use.
@@ -36,7 +34,7 @@ impl Controller for Consumers {
             return Vec::new();
         }
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let used = names(&pod).map(|name| Key { namespace: namespace.clone(), name: name.to_owned() });
+        let used = used_by(&pod).map(|(name, _)| Key { namespace: namespace.clone(), name: name.to_owned() });
         let owned = world.owned::<ResourceClaim>(pod.metadata.uid.as_deref().unwrap_or_default());
         used.chain(owned.iter().map(|claim| Key::of(&claim.metadata))).collect()
     }

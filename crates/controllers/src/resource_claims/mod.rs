@@ -54,10 +54,11 @@ fn claims(pod: &Pod) -> &[PodResourceClaim] {
     pod.spec.as_ref().and_then(|s| s.resource_claims.as_deref()).unwrap_or_default()
 }
 
-/// The names of the claims that a pod uses.
-fn names(pod: &Pod) -> impl Iterator<Item = &str> {
+/// The names of the claims that a pod uses, and whether they have to have been made for it.
+pub(crate) fn used_by(pod: &Pod) -> impl Iterator<Item = (&str, bool)> {
     claims(pod).iter().filter_map(|claim| match named(pod, claim) {
-        Named::Given(name) | Named::Made(name) => Some(name),
+        Named::Given(name) => Some((name, false)),
+        Named::Made(name) => Some((name, true)),
         Named::Needless | Named::Unmade => None,
     })
 }

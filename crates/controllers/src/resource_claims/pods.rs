@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::api::ObjectMeta;
 use serde_json::json;
 
-use super::{ANNOTATION, NAME, Named, claims, is_done, is_for, named, names};
+use super::{ANNOTATION, NAME, Named, claims, is_done, is_for, named, used_by};
 use crate::{
     Change, Controller, Key, Kind, Note, Outcome, Plan, World, Write, about::annotation, ownership,
     plan::BLANK, pod_state,
@@ -32,11 +32,7 @@ impl Controller for PodClaims {
     }
 
     fn watches(&self) -> Vec<Kind> {
-        vec![
-            Kind::of::<Pod>(),
-            Kind::of::<ResourceClaim>(),
-            Kind::of::<ResourceClaimTemplate>(),
-        ]
+        vec![Kind::of::<Pod>(), Kind::of::<ResourceClaim>(), Kind::of::<ResourceClaimTemplate>()]
     }
 
     fn keys(&self, change: &Change, world: &World) -> Vec<Key> {
@@ -47,7 +43,7 @@ impl Controller for PodClaims {
         let Some(meta) = change.meta() else { return Vec::new() };
         let name = meta.name.as_deref().unwrap_or_default();
         let concerns = |pod: &Pod| match change.object::<ResourceClaim>() {
-            Some(claim) => is_for(&claim, pod) || names(pod).any(|used| used == name),
+            Some(claim) => is_for(&claim, pod) || used_by(pod).any(|(used, _)| used == name),
             None => claims(pod).iter().any(|c| c.resource_claim_template_name.as_deref() == Some(name)),
         };
         let pods = world.list::<Pod>(meta.namespace.as_deref().unwrap_or_default());
@@ -156,7 +152,8 @@ fn base(pod: &str, claim: &str) -> String {
         return whole;
     }
     // names are ASCII
-    let cut = |text: &str, length: usize| text.get(..text.len() * MOST_BASE / length).unwrap_or(text).to_owned();
+    let cut =
+        |text: &str, length: usize| text.get(..text.len() * MOST_BASE / length).unwrap_or(text).to_owned();
     let pod = cut(pod, whole.len());
     format!("{pod}-{}", cut(claim, whole.len()))
 }
@@ -165,12 +162,7 @@ fn base(pod: &str, claim: &str) -> String {
 fn reservations(pod: &Pod, world: &World) -> Vec<Write> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut writes = Vec::new();
-    for used in claims(pod) {
-        let (name, own) = match named(pod, used) {
-            Named::Given(name) => (name, false),
-            Named::Made(name) => (name, true),
-            Named::Needless | Named::Unmade => continue,
-        };
+    for (name, own) in used_by(pod) {
         let Some(claim) = world.get::<ResourceClaim>(namespace, name) else { continue };
         let Some(status) = claim.status.as_ref().filter(|s| s.allocation.is_some()) else { continue };
         let consumers = status.reserved_for.as_deref().unwrap_or_default();

@@ -54,10 +54,9 @@ pub fn ended(migration: &Migration<'_>, world: &World, now: Timestamp) -> Option
     let condition = status.and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == MIGRATING));
     let unchanged = condition.is_some_and(|c| c.observed_generation == definition.metadata.generation);
     let (reason, message) = match (migration.holds(SUCCEEDED), unchanged) {
-        (true, true) => (
-            "MigrationSucceeded",
-            "The migration has succeeded and the stored versions have been updated",
-        ),
+        (true, true) => {
+            ("MigrationSucceeded", "The migration has succeeded and the stored versions have been updated")
+        }
         (true, false) => (
             "MigrationSucceeded",
             "The migration has succeeded but the stored versions have not been updated due to a generation mismatch",

@@ -20,8 +20,7 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use crate::{
-    Ask, Backoff, Change, Controller, Key, Kind, Outcome, Plan, World, Write, ask, conditions,
-    world::Served,
+    Ask, Backoff, Change, Controller, Key, Kind, Outcome, Plan, World, Write, ask, conditions, world::Served,
 };
 
 /// How long a resource may be unknown, in case it is just being defined.
@@ -67,12 +66,7 @@ impl Migration<'_> {
     }
 
     /// Writes its status with these conditions set.
-    fn telling(
-        &self,
-        set: &[(&str, bool, &str, String)],
-        revision: Option<String>,
-        now: Timestamp,
-    ) -> Write {
+    fn telling(&self, set: &[(&str, bool, &str, String)], revision: Option<String>, now: Timestamp) -> Write {
         let mut new = self.found.clone();
         let status = new.status.get_or_insert_default();
         for (kind, holds, reason, message) in set {

@@ -14,7 +14,11 @@ pub(super) fn answer(api: &Api, ask: &Ask) -> Result<Value, Refusal> {
         Some(answer) => answer,
         None => read(api, ask),
     };
-    answer.map_err(|error| Refusal { code: error.code, reason: error.reason.to_owned(), message: error.message })
+    answer.map_err(|error| Refusal {
+        code: error.code,
+        reason: error.reason.to_owned(),
+        message: error.message,
+    })
 }
 
 fn unknown() -> ApiError {
@@ -46,8 +50,7 @@ fn read(api: &Api, ask: &Ask) -> Result<Value, ApiError> {
         return Ok(json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
             "metadata": {"resourceVersion": api.revision().to_string()}, "items": items}));
     };
-    let object =
-        api.get(&kind, namespace, name).ok_or_else(|| ApiError::not_found(group, plural, name))?;
+    let object = api.get(&kind, namespace, name).ok_or_else(|| ApiError::not_found(group, plural, name))?;
     match parts.get(2) {
         None => Ok(Value::clone(&object)),
         Some(&"scale") => Ok(scale(&object)),
@@ -72,11 +75,7 @@ fn scale(object: &Value) -> Value {
 }
 
 /// PUT of a scale.
-pub(super) fn rescale(
-    api: &Api,
-    place: (&Kind, &str, &str),
-    scale: &Value,
-) -> Result<(), ApiError> {
+pub(super) fn rescale(api: &Api, place: (&Kind, &str, &str), scale: &Value) -> Result<(), ApiError> {
     let body = json!({"metadata": {"resourceVersion": scale["metadata"]["resourceVersion"]},
         "spec": {"replicas": scale["spec"]["replicas"]}});
     api.patch(place, crate::PatchKind::Merge, &body, "").map(|_| ())
