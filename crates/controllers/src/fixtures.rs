@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    Change, Controller, Key, Outcome, Plan, World, Write,
+    Ask, Change, Controller, Key, Outcome, Plan, Refusal, Told, World, Write,
     plan::Target,
     world::{Bare, Kind, Seen},
 };
@@ -66,6 +66,24 @@ pub fn add(world: &mut World, mut value: Value) -> Change {
         "Deployment" => typed::<apps::Deployment>(value),
         "StatefulSet" => typed::<apps::StatefulSet>(value),
         "Job" => typed::<batch::Job>(value),
+        "HorizontalPodAutoscaler" => {
+            typed::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>(value)
+        }
+        "CertificateSigningRequest" => {
+            typed::<k8s_openapi::api::certificates::v1::CertificateSigningRequest>(value)
+        }
+        "PodCertificateRequest" => typed::<k8s_openapi::api::certificates::v1::PodCertificateRequest>(value),
+        "ClusterTrustBundle" => typed::<k8s_openapi::api::certificates::v1::ClusterTrustBundle>(value),
+        "StorageVersionMigration" => {
+            typed::<k8s_openapi::api::storagemigration::v1::StorageVersionMigration>(value)
+        }
+        "ServiceCIDR" => typed::<k8s_openapi::api::networking::v1::ServiceCIDR>(value),
+        "IPAddress" => typed::<k8s_openapi::api::networking::v1::IPAddress>(value),
+        "ResourceClaim" => typed::<k8s_openapi::api::resource::v1::ResourceClaim>(value),
+        "ResourceClaimTemplate" => typed::<k8s_openapi::api::resource::v1::ResourceClaimTemplate>(value),
+        "ResourceSlice" => typed::<k8s_openapi::api::resource::v1::ResourceSlice>(value),
+        "DeviceTaintRule" => typed::<k8s_openapi::api::resource::v1::DeviceTaintRule>(value),
+        "VolumeAttributesClass" => typed::<k8s_openapi::api::storage::v1::VolumeAttributesClass>(value),
         "Lease" => typed::<k8s_openapi::api::coordination::v1::Lease>(value),
         "StorageClass" => typed::<k8s_openapi::api::storage::v1::StorageClass>(value),
         "ClusterRole" => typed::<k8s_openapi::api::rbac::v1::ClusterRole>(value),
@@ -110,6 +128,34 @@ pub fn key(namespace: &str, name: &str) -> Key {
 /// What a loop wants at its first look, at noon.
 pub fn plan(controller: &dyn Controller, world: &World, namespace: &str, name: &str) -> Plan {
     controller.reconcile(&key(namespace, name), world, &Outcome::default(), noon())
+}
+
+/// What a loop wants in the end, when it is told what it asks; the outcome is the one before the first question.
+pub fn converse(
+    controller: &dyn Controller,
+    world: &World,
+    key: &Key,
+    mut last: Outcome,
+    now: Timestamp,
+    answer: impl Fn(&Ask) -> Result<Value, Refusal>,
+) -> Plan {
+    loop {
+        let plan = controller.reconcile(key, world, &last, now);
+        if plan.asks.is_empty() {
+            return plan;
+        }
+        last.memory = plan.memory.unwrap_or(last.memory);
+        for ask in plan.asks {
+            assert!(last.answer(&ask).is_none(), "asked twice: {ask:?}");
+            let answer = answer(&ask);
+            last.answers.push(Told { ask, answer });
+        }
+    }
+}
+
+/// As the API server refuses.
+pub fn refusal(code: u16, reason: &str, message: &str) -> Refusal {
+    Refusal { code, reason: reason.to_owned(), message: message.to_owned() }
 }
 
 /// The writes of a plan, in order.

@@ -4,9 +4,11 @@
 //! [`Plan`]. It has no clock, does no I/O and keeps nothing to itself. One [`driver`] runs all loops: it watches, calls,
 //! writes, and never runs a key on a world older than that key's own last write.
 //!
-//! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ownership`], [`pod_state`],
+//! Reading order: [`world`] (what is seen) → [`plan`] (what is to be done) → [`ask`] (what has to be asked first) → [`ownership`], [`pod_state`],
 //! [`pod_template`], [`node_fit`], [`revisions`] (what loops share) → one file a loop → [`driver`] → [`testing`] (a cluster that is not there).
 
+pub mod ask;
+pub mod conditions;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
@@ -28,8 +30,12 @@ pub mod world;
 
 // the loops of the cluster itself
 pub mod about;
+pub mod attributes_class;
+pub mod autoscaler;
 pub mod backends;
+pub mod certificates;
 pub mod cluster_loops;
+pub mod device_taints;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -37,6 +43,7 @@ pub mod ephemeral_volumes;
 #[cfg(test)]
 mod fixtures;
 pub mod garbage_collector;
+pub mod legacy_tokens;
 pub mod local_path;
 pub mod mirroring;
 pub mod namespaces;
@@ -46,9 +53,12 @@ pub mod node_ttl;
 pub mod pod_gc;
 pub mod protection;
 pub mod quota;
+pub mod resource_claims;
 pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_accounts;
+pub mod service_cidrs;
+pub mod storage_migration;
 pub mod taint_eviction;
 pub mod token_secrets;
 pub mod ttl_after_finished;
@@ -56,6 +66,7 @@ pub mod volumes;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+pub use ask::{Ask, Refusal, Told};
 pub use plan::{Failure, Note, Outcome, PatchKind, Plan, Target, Write};
 pub use world::{Change, Key, Kind, World};
 

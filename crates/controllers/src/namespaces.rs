@@ -346,7 +346,7 @@ mod tests {
             message: "there are some".to_owned(),
             causes: Vec::new(),
         };
-        let last = Outcome { failures: vec![failure], tries: 1, memory: Value::Null };
+        let last = Outcome { failures: vec![failure], tries: 1, ..Outcome::default() };
         let plan = Namespaces.reconcile(&key("", "shop"), &world, &last, noon());
         assert_eq!(collections(&plan), ["configmaps"]);
     }
@@ -372,7 +372,8 @@ mod tests {
                 message: String::new(),
                 causes: Vec::new(),
             };
-            let last = Outcome { failures: vec![failure], tries: 1, memory: first.memory.clone().unwrap() };
+            let memory = first.memory.clone().unwrap();
+            let last = Outcome { failures: vec![failure], tries: 1, memory, ..Outcome::default() };
             asked(&Namespaces.reconcile(&key("", "shop"), &world, &last, noon()))
         };
         assert_eq!(after(&first.steps[1][0]), ["configmaps"]);

@@ -9,11 +9,16 @@ use k8s_openapi::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::world::Kind;
+use crate::{
+    ask::{Ask, Told},
+    world::Kind,
+};
 
 /// What [`crate::Controller::reconcile`] says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Questions; a plan that has any does nothing else. The key is looked at again, at once, when they are answered.
+    pub asks: Vec<Ask>,
     /// Steps, one after another; the writes of one step are independent of each other. Creates of a step start slowly (1,
     /// 2, 4, 8, … at once) and stop after the first batch in which one failed. A step that failed ends the plan; the driver
     /// then asks again, later each time, and tells of the failures through [`Outcome`].
@@ -133,6 +138,8 @@ pub struct Outcome {
     pub tries: u32,
     /// What an earlier plan asked to be remembered ([`Plan::memory`]); null when nothing.
     pub memory: Value,
+    /// The answers to what the plans before have asked, since the last one that asked nothing.
+    pub answers: Vec<Told>,
 }
 
 /// `{}` in the message of a note that goes with a write: the written object's name, or the error's text.

@@ -24,7 +24,7 @@ pub struct ClaimProtection;
 pub struct VolumeProtection;
 
 /// Adds the finalizer to what lives, and takes it off what is being deleted and no longer used.
-fn guard(kind: &Kind, meta: &ObjectMeta, finalizer: &str, used: impl FnOnce() -> bool) -> Plan {
+pub(crate) fn guard(kind: &Kind, meta: &ObjectMeta, finalizer: &str, used: impl FnOnce() -> bool) -> Plan {
     let mut plan = Plan::none();
     let has = has_finalizer(meta, finalizer);
     if meta.deletion_timestamp.is_none() {

@@ -68,8 +68,14 @@ fn loops() -> Vec<Box<dyn Controller>> {
 
 /// The cluster's own loops too, but for the one that misses the kubelets' heartbeats.
 fn all_loops() -> Vec<Box<dyn Controller>> {
-    let cluster =
-        Settings { ca: "PEM".to_owned(), sign: None, pod_networks: Vec::new(), volumes: None, disks: None };
+    let cluster = Settings {
+        ca: "PEM".to_owned(),
+        sign: None,
+        authority: None,
+        pod_networks: Vec::new(),
+        volumes: None,
+        disks: None,
+    };
     let mut loops = crate::all(&Options { cluster: Some(cluster) });
     loops.retain(|one| one.name() != NodeLifecycle::default().name());
     loops

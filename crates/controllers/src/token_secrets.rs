@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::{Change, Controller, Key, Kind, Outcome, Plan, World, Write, about::annotation};
 
-const TYPE: &str = "kubernetes.io/service-account-token";
-const ACCOUNT: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+pub(crate) const TYPE: &str = "kubernetes.io/service-account-token";
+pub(crate) const ACCOUNT: &str = "kubernetes.io/service-account.name";
+pub(crate) const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// Signs claims; nothing when it cannot.
 pub type Sign = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;

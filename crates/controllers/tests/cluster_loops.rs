@@ -27,6 +27,7 @@ const STORM: Option<Chaos> = Some(Chaos { lost: 5, turns: 3 });
 fn cluster(nodes: usize, seed: u64, chaos: Option<Chaos>) -> Cluster {
     let settings = Settings {
         ca: "PEM".to_owned(),
+        authority: None,
         sign: None,
         pod_networks: vec![Range::new("10.42.0.0/16".parse().unwrap(), 24).unwrap()],
         volumes: Some("/volumes".into()),

@@ -73,6 +73,7 @@ impl Cluster {
         let options = Options {
             cluster: Some(Settings {
                 ca: "PEM".to_owned(),
+                authority: None,
                 sign: None,
                 pod_networks: vec![Range::new("10.42.0.0/16".parse().unwrap(), 24).unwrap()],
                 volumes: Some(root.clone()),

@@ -11,6 +11,7 @@ use kube::api::ObjectMeta;
 use super::execute::{Answer, Report};
 use crate::{
     Controller,
+    ask::MOST_ANSWERS,
     plan::{Outcome, Plan},
     world::{Key, Kind, Seen, World},
 };
@@ -286,11 +287,22 @@ impl Core {
         let (Some(one), Some(state)) = (self.loops.get(id.number), self.states.get_mut(&id)) else {
             return None;
         };
-        let plan = one.reconcile(&id.key, &self.world, &state.outcome, now);
+        let mut plan = one.reconcile(&id.key, &self.world, &state.outcome, now);
+        // Nothing is asked twice in one conversation, or it would never end.
+        plan.asks.retain(|ask| state.outcome.answer(ask).is_none());
+        plan.asks.truncate(MOST_ANSWERS.saturating_sub(state.outcome.answers.len()));
+        let asks = !plan.asks.is_empty();
+        if asks {
+            plan.steps.clear();
+        } else {
+            state.outcome.answers.clear();
+        }
         if let Some(memory) = &plan.memory {
             state.outcome.memory = memory.clone();
         }
-        if plan.steps.is_empty() {
+        if asks {
+            state.running = true;
+        } else if plan.steps.is_empty() {
             state.outcome.failures.clear();
             state.outcome.tries = 0;
         } else {
@@ -303,13 +315,20 @@ impl Core {
         } else if state.is_idle() {
             self.states.remove(&id);
         }
-        (!plan.steps.is_empty() || !plan.notes.is_empty()).then_some(Work { id, plan })
+        (asks || !plan.steps.is_empty() || !plan.notes.is_empty()).then_some(Work { id, plan })
     }
 
-    /// What became of a plan that had steps.
+    /// What became of a plan that had steps or questions.
     pub fn done(&mut self, id: &Id, report: Report, now: Timestamp) {
         let Some(state) = self.states.get_mut(id) else { return };
         state.running = false;
+        if !report.told.is_empty() {
+            // The failures of the plan before stay until the loop has made up its mind.
+            state.outcome.answers.extend(report.told);
+            state.parked = false;
+            self.wake(id.clone(), now);
+            return;
+        }
         let patience = self.loops.get(id.number).and_then(|l| l.patience());
         let end = patience.and_then(|patience| now.checked_add(patience).ok());
         state.patience = end.unwrap_or(Timestamp::MAX);

@@ -276,3 +276,49 @@ fn a_plan_that_wants_another_look_at_once_gets_it_when_its_writes_are_seen_and_n
     assert!(bench.core.next(at(0)).is_none());
     assert_eq!(bench.core.deadline(), Some(at(1)));
 }
+
+fn told(path: &str) -> Report {
+    let ask = crate::Ask::get(path.to_owned());
+    Report { told: vec![crate::Told { ask, answer: Ok(json!(1)) }], ..Report::default() }
+}
+
+fn asks(path: &str) -> Plan {
+    Plan::asking(vec![crate::Ask::get(path.to_owned())])
+}
+
+#[test]
+fn answers_gather_until_a_plan_asks_nothing_and_what_failed_before_is_remembered_meanwhile() {
+    let mut bench = Bench::new();
+    bench.will(writes());
+    bench.will(asks("/a"));
+    bench.will(asks("/b"));
+    bench.will(Plan::none());
+    bench.see(1, 0);
+    let work = bench.core.next(at(0)).unwrap();
+    bench.core.done(&work.id, failed(), at(0));
+    for path in ["/a", "/b"] {
+        let work = bench.core.next(at(1)).unwrap();
+        assert_eq!(work.plan.asks.len(), 1);
+        bench.core.done(&work.id, told(path), at(1));
+    }
+    assert!(bench.core.next(at(1)).is_none());
+    bench.see(2, 2);
+    bench.core.next(at(2));
+    let asked = bench.asked.lock().unwrap();
+    let answers: Vec<usize> = asked.iter().map(|(_, last)| last.answers.len()).collect();
+    assert_eq!(answers, [0, 0, 1, 2, 0]);
+    let failures: Vec<usize> = asked.iter().map(|(_, last)| last.failures.len()).collect();
+    assert_eq!(failures, [0, 1, 1, 1, 0]);
+}
+
+#[test]
+fn what_has_been_answered_is_not_asked_again() {
+    let mut bench = Bench::new();
+    bench.will(asks("/a"));
+    bench.will(asks("/a"));
+    bench.see(1, 0);
+    let work = bench.core.next(at(0)).unwrap();
+    bench.core.done(&work.id, told("/a"), at(0));
+    assert!(bench.core.next(at(0)).is_none(), "the plan has nothing left to do");
+    assert_eq!(bench.asked(), 2);
+}

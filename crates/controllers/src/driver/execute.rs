@@ -4,6 +4,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde_json::Value;
 
 use crate::{
+    ask::{Ask, Refusal, Told},
     plan::{BLANK, Failure, Note, Plan, Target, Write},
     world::Kind,
 };
@@ -40,11 +41,16 @@ pub struct Answered {
 pub trait Server: Send + Sync {
     /// Carries out one write as [`Write`] says it is meant.
     fn send<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Answered, Box<Failure>>>;
+
+    /// Answers one question.
+    fn answer<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Value, Refusal>>;
 }
 
 /// What became of a plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// The answers to the questions.
+    pub told: Vec<Told>,
     /// Of the writes that succeeded.
     pub answers: Vec<Answer>,
     /// Of those that did not.
@@ -53,9 +59,13 @@ pub struct Report {
     pub notes: Vec<Note>,
 }
 
-/// Carries out the steps of a plan until one fails.
+/// Puts the questions of a plan, or carries out its steps until one fails.
 pub async fn execute(plan: &Plan, server: &dyn Server) -> Report {
     let mut report = Report::default();
+    if !plan.asks.is_empty() {
+        report.told = told(&plan.asks, server).await;
+        return report;
+    }
     for step in &plan.steps {
         let (creates, others): (Vec<&Write>, Vec<&Write>) =
             step.iter().partition(|write| matches!(write, Write::Create { .. }));
@@ -70,6 +80,14 @@ pub async fn execute(plan: &Plan, server: &dyn Server) -> Report {
         report.notes.extend(plan.success_notes.iter().cloned());
     }
     report
+}
+
+async fn told(asks: &[Ask], server: &dyn Server) -> Vec<Told> {
+    let asked: Vec<_> = asks
+        .iter()
+        .map(|ask| server.answer(ask).map(move |answer| Told { ask: ask.clone(), answer }))
+        .collect();
+    stream::iter(asked).buffered(AT_ONCE).collect().await
 }
 
 impl Report {
@@ -215,6 +233,10 @@ mod tests {
                 }))
             };
             async { answer }.boxed()
+        }
+
+        fn answer<'a>(&'a self, _ask: &'a Ask) -> BoxFuture<'a, Result<Value, Refusal>> {
+            async { Ok(Value::Null) }.boxed()
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::execute::{Answer, Answered, Server};
 use crate::{
+    ask::{Ask, Refusal, collection},
     local_path::{self, Directories},
     plan::{Failure, PatchKind, Target, Write},
     protection,
@@ -72,17 +73,6 @@ impl Wrong {
             message: self.message,
             causes: self.causes,
         })
-    }
-}
-
-/// `/apis/apps/v1/namespaces/shop/deployments`
-fn collection(kind: &Kind, namespace: &str) -> String {
-    let root = if kind.group.is_empty() { "api" } else { "apis" };
-    let api_version = kind.api_version();
-    if namespace.is_empty() {
-        format!("/{root}/{api_version}/{}", kind.plural)
-    } else {
-        format!("/{root}/{api_version}/namespaces/{namespace}/{}", kind.plural)
     }
 }
 
@@ -296,6 +286,21 @@ impl Requests {
 impl Server for Requests {
     fn send<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Answered, Box<Failure>>> {
         async move { self.perform(write).await.map_err(|wrong| wrong.of(write)) }.boxed()
+    }
+
+    fn answer<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Value, Refusal>> {
+        async move {
+            let (method, body) = match &ask.body {
+                Some(body) => (Method::POST, Some(("application/json", body.clone()))),
+                None => (Method::GET, None),
+            };
+            let Wrong { code, reason, message, .. } = match self.call(method, ask.path.clone(), body).await {
+                Ok(answer) => return Ok(answer),
+                Err(wrong) => wrong,
+            };
+            Err(Refusal { code, reason, message })
+        }
+        .boxed()
     }
 }
 

@@ -232,7 +232,7 @@ impl Driver {
             for note in &work.plan.notes {
                 self.events.say(name, note.clone(), now);
             }
-            if work.plan.steps.is_empty() {
+            if work.plan.steps.is_empty() && work.plan.asks.is_empty() {
                 continue;
             }
             let requests =

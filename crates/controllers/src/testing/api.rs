@@ -23,6 +23,7 @@ use super::objects::{
     confine, grace, inherit, is_held, kind_of, propagate, remove, resource, shape, text_of, utc,
 };
 use crate::{
+    ask::Ask,
     plan::PatchKind,
     world::{Key, Kind},
 };
@@ -31,6 +32,9 @@ use crate::{
 type Place = (Kind, String, String);
 /// Says what is wrong with a write (`create`, `update`, `delete`) of an object.
 pub type Admission = Arc<dyn Fn(&str, &Kind, &Value) -> Result<(), ApiError> + Send + Sync>;
+
+/// Answers what a loop asks, if it knows.
+pub type Answers = Arc<dyn Fn(&Ask) -> Option<Result<Value, ApiError>> + Send + Sync>;
 
 /// A change as a watch tells it.
 #[derive(Clone, Debug)]
@@ -63,6 +67,7 @@ struct State {
     now: Timestamp,
     random: StdRng,
     admission: Option<Admission>,
+    answers: Option<Answers>,
 }
 
 /// The server.
@@ -83,6 +88,7 @@ impl Api {
                 now,
                 random: StdRng::seed_from_u64(seed),
                 admission: None,
+                answers: None,
             }),
             directories: Mutex::default(),
         }
@@ -105,6 +111,16 @@ impl Api {
     /// Refuses what `admission` refuses.
     pub fn admit(&self, admission: Option<Admission>) {
         self.state().admission = admission;
+    }
+
+    /// Answers first what `answers` answers.
+    pub fn answer(&self, answers: Option<Answers>) {
+        self.state().answers = answers;
+    }
+
+    pub(super) fn answered(&self, ask: &Ask) -> Option<Result<Value, ApiError>> {
+        let answers = self.state().answers.clone()?;
+        answers(ask)
     }
 
     /// The newest resourceVersion.

@@ -1,6 +1,7 @@
 //! A cluster that is not there: for tests of loops, alone and together, and for simulations.
 
 pub mod api;
+mod asks;
 pub mod cluster;
 pub mod nodes;
 mod objects;

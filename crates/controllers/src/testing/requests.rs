@@ -16,6 +16,7 @@ use super::{
     cluster::Chaos,
 };
 use crate::{
+    ask::{Ask, Refusal},
     driver::execute::{Answer, Answered, Server},
     plan::{Failure, Target, Write},
     protection,
@@ -79,6 +80,22 @@ impl Server for Requests {
                 }
             }
             answer.map_err(|error| Box::new(failure(write, &error)))
+        }
+        .boxed()
+    }
+
+    fn answer<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Value, Refusal>> {
+        async move {
+            if let Some(chaos) = self.chaos {
+                for _ in 0..self.roll(chaos.turns + 1) {
+                    turn().await;
+                }
+                if self.roll(100) < chaos.lost {
+                    let (reason, message) = (String::new(), "no answer".to_owned());
+                    return Err(Refusal { code: 0, reason, message });
+                }
+            }
+            super::asks::answer(&self.api, ask)
         }
         .boxed()
     }
@@ -186,6 +203,11 @@ fn perform(api: &Api, write: &Write) -> Result<Answered, ApiError> {
         }
         Write::Post { target, subresource: "finalize", object } => {
             Ok(written(&target.kind, &*api.finalize(&target.name, object)?))
+        }
+        Write::Post { target, subresource: "scale", object } => {
+            let place = (&target.kind, &*target.namespace, &*target.name);
+            super::asks::rescale(api, place, object)?;
+            Ok(nothing(&target.name))
         }
         Write::Post { .. } => Err(ApiError::other(405, "MethodNotAllowed", "no such subresource here")),
     }
