@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use k8s_openapi::api::{certificates::v1::ClusterTrustBundle, core::v1::ClusterTrustBundleProjection};
-use kube::core::Selector;
+use kube::core::{Selector, SelectorExt as _};
 
 /// ClusterTrustBundles by name.
 pub type Bundles = BTreeMap<String, ClusterTrustBundle>;
