@@ -216,7 +216,8 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
         (rule, Some(old)) => {
             let changed = match rule {
                 Generation::Untracked => false,
-                Generation::Spec => old.get("spec") != new.get("spec"),
+                // Where a pod runs is not what was asked for.
+                Generation::Spec => subresource != "binding" && old.get("spec") != new.get("spec"),
                 Generation::SpecOrAnnotations => {
                     let annotations = |o: &Object| o["metadata"].get("annotations").cloned();
                     old.get("spec") != new.get("spec")

@@ -142,7 +142,8 @@ async fn leases_of_nodes_are_renewed_and_others_have_their_turn_under_a_flood_of
             "spec": {"holderIdentity": "n1", "leaseTransitions": n},
         });
         let renewed = ask(&cluster, node(), "PUT", LEASE, &renew);
-        let renewed = tokio::time::timeout(Duration::from_secs(5), renewed).await.expect("it waits behind the flood");
+        let renewed =
+            tokio::time::timeout(Duration::from_secs(5), renewed).await.expect("it waits behind the flood");
         assert_eq!(renewed.status(), 200);
     }
 
@@ -158,7 +159,8 @@ async fn leases_of_nodes_are_renewed_and_others_have_their_turn_under_a_flood_of
     // When the lists are read, or nobody wants them any more, whoever waits goes on; at last all seats are free.
     for _ in 0..6 {
         drop(begun.pop_front());
-        let next = tokio::time::timeout(Duration::from_secs(5), answers.recv()).await.expect("it waits for ever");
+        let next =
+            tokio::time::timeout(Duration::from_secs(5), answers.recv()).await.expect("it waits for ever");
         begun.push_back(next.unwrap());
     }
     begun.clear();
@@ -188,7 +190,10 @@ async fn who_waits_too_long_is_turned_away_and_who_goes_leaves_no_seat_behind() 
     let text = cluster.get("/metrics").await;
     let text = String::from_utf8_lossy(&text.body).into_owned();
     assert!(text.contains("reason=\"time-out\"} 1\n"), "{text}");
-    assert!(text.contains("current_inqueue_requests{flow_schema=\"tenants\",priority_level=\"tenants\"} 0\n"), "{text}");
+    assert!(
+        text.contains("current_inqueue_requests{flow_schema=\"tenants\",priority_level=\"tenants\"} 0\n"),
+        "{text}"
+    );
     let answer = ask(&cluster, user("modest", "tenants"), "GET", CONFIG_MAPS, &Value::Null).await;
     assert_eq!(answer.status(), 200);
 }
@@ -229,7 +234,9 @@ async fn a_schema_without_its_level_says_so_and_is_passed_over() {
         move |answer: &crate::cluster::Answer| {
             let json = answer.json();
             let condition = &json["status"]["conditions"][0];
-            (condition["type"] == "Dangling") && condition["status"] == status && condition["reason"] == reason
+            (condition["type"] == "Dangling")
+                && condition["status"] == status
+                && condition["reason"] == reason
         }
     };
     let path = format!("{SCHEMAS}/a");

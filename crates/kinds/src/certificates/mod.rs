@@ -17,6 +17,8 @@ use apimachinery::{FieldError, FieldPath, names};
 use base64::Engine as _;
 use serde_json::Value;
 
+pub(crate) use pod_request::check_annotations as check_user_annotations;
+
 use crate::{checks::Checks, declare::Declarer, resource::NameRule};
 
 /// The group's name.
@@ -62,7 +64,7 @@ pub fn request_of(signing_request: &Value) -> Result<x509::Request, String> {
 }
 
 /// `example.com/signer`: a domain of at least two labels, one slash, a path of DNS names.
-fn check_signer_name(checks: &mut Checks, path: &FieldPath, name: &str) {
+pub(crate) fn check_signer_name(checks: &mut Checks, path: &FieldPath, name: &str) {
     if name.is_empty() {
         return checks.required(path, "");
     }
@@ -94,7 +96,7 @@ fn check_labels(checks: &mut Checks, path: &FieldPath, labels: &str, check: fn(&
 }
 
 /// A signer that belongs to Kubernetes itself.
-fn is_kubernetes_signer(name: &str) -> bool {
+pub(crate) fn is_kubernetes_signer(name: &str) -> bool {
     let domain = name.split('/').next().unwrap_or_default();
     domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
 }

@@ -13,6 +13,7 @@ mod resources;
 mod rules;
 mod scheduling;
 mod security;
+mod trust;
 mod update;
 mod volumes;
 mod warnings;

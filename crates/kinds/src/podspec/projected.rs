@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use apimachinery::FieldPath;
 use serde_json::Value;
 
-use super::volumes::{check_items, check_mode, inside};
+use super::{
+    trust,
+    volumes::{check_items, check_mode, inside},
+};
 use crate::{
     checks::Checks,
     object::{at, has, list, text},
@@ -196,7 +199,16 @@ pub fn check(checks: &mut Checks, volume: &Value, path: &FieldPath) {
                 path,
             );
         }
-        count += ["clusterTrustBundle", "podCertificate"].iter().filter(|kind| has(source, kind)).count();
+        if has(source, "clusterTrustBundle") {
+            count += 1;
+            let here = source_path.child("clusterTrustBundle");
+            trust::check_bundle(checks, at(source, "clusterTrustBundle"), &here, path, &mut seen);
+        }
+        if has(source, "podCertificate") {
+            count += 1;
+            let here = source_path.child("podCertificate");
+            trust::check_certificate(checks, at(source, "podCertificate"), &here, path, &mut seen);
+        }
         if count > 1 {
             checks.forbidden(&source_path, "may not specify more than 1 volume type per source");
         }

@@ -173,13 +173,13 @@ impl Lines {
         records.push(b'\n');
     }
 
-    /// The stream has ended: what is left is a line too.
+    /// The stream has ended: what is left is the beginning of a line whose end nobody wrote.
     pub fn finish(&mut self, log: &mut Writer) {
         if self.partial.is_empty() {
             return;
         }
         let mut records = Vec::new();
-        self.record(&timestamp(now()), 'F', &[], &mut records);
+        self.record(&timestamp(now()), 'P', &[], &mut records);
         log.write(&records);
     }
 }
@@ -208,7 +208,7 @@ mod tests {
     fn lines_that_come_in_pieces_are_one_record() {
         let dir = tempfile::tempdir().unwrap();
         let got = logged(dir.path(), plan(dir.path()), &[b"a\nb", b"c\n\nd"]);
-        assert_eq!(got, ["stdout F a", "stdout F bc", "stdout F ", "stdout F d"]);
+        assert_eq!(got, ["stdout F a", "stdout F bc", "stdout F ", "stdout P d"]);
     }
 
     #[test]
