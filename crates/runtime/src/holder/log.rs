@@ -269,9 +269,6 @@ mod tests {
                     got.push(b'\n');
                 }
             }
-            if !text.is_empty() && !text.ends_with(b"\n") {
-                text.push(b'\n');
-            }
             proptest::prop_assert_eq!(got, text);
         }
     }
