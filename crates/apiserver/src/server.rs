@@ -251,7 +251,7 @@ fn front_proxy(authority: &str) -> Option<FrontProxy> {
 /// Reads are cut after this time unless the client asks for less.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Writes are cut after this time.
-const WRITE_DEADLINE: Duration = Duration::from_secs(34);
+pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(34);
 
 /// One request, from its head to the head of its answer. Never fails: what goes wrong becomes a `Status`.
 async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Response {
