@@ -5,9 +5,9 @@
 //!
 //! Reading order: [`server`] (the way of a request, top to bottom) → `request`, `negotiate`, `options` (how it is read) →
 //! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `custom/`
-//! (definitions of custom resources) → `admit`, `admission_match`, `webhooks/` (who may change or refuse a write) → `proxy`
-//! (log, exec and the like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about all of it) →
-//! `listen`.
+//! (definitions of custom resources) → `admit`, `admission_match`, `policies/`, `webhooks/` (who may change or refuse a
+//! write) → `proxy` (log, exec and the like, passed on to nodes) → `discovery`, `openapi`, `health` (what is told about
+//! all of it) → `listen`.
 
 mod admission_match;
 mod admit;
