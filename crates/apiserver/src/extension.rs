@@ -181,13 +181,7 @@ impl Target {
                 .map_err(|e| CallError::Malformed(e.to_string()))?
                 .to_bytes();
             if !status.is_success() {
-                let said = String::from_utf8_lossy(&bytes).trim().to_owned();
-                let said = if said.is_empty() {
-                    "the server could not process the request".to_owned()
-                } else {
-                    said
-                };
-                return Err(CallError::Refused(said));
+                return Err(CallError::Refused(refusal(status.as_u16(), &bytes)));
             }
             serde_json::from_slice(&bytes).map_err(|e| CallError::Malformed(e.to_string()))
         };
@@ -195,6 +189,28 @@ impl Target {
             Ok(done) => done,
             Err(_) => Err(CallError::Deadline { url: self.url(&path) }),
         }
+    }
+}
+
+/// What Go's client makes of an answer that is none: the server's words only where they may be shown.
+fn refusal(code: u16, body: &[u8]) -> String {
+    // As much as upstream reads of an error.
+    const WORDS: usize = 2048;
+    let words = String::from_utf8_lossy(body.get(..WORDS).unwrap_or(body));
+    let words = words.trim();
+    match code {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 | 415 if !words.is_empty() => words.to_owned(),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        422 => "the server rejected our request due to an error in our request".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        504 => "the server was unable to return a response in the time allotted, but may still be processing the request"
+            .to_owned(),
+        500.. => format!("an error on the server ({words:?}) has prevented the request from succeeding"),
+        _ => format!("the server responded with the status code {code} but did not return more information"),
     }
 }
 

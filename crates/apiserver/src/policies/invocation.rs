@@ -64,7 +64,7 @@ pub(super) fn bound(
 }
 
 /// What is the same for all policies that a write is held against.
-pub(super) struct Around {
+pub(crate) struct Around {
     /// `namespaceObject`; null for what lies in no namespace, and for namespaces.
     namespace: Json,
     asked: Arc<Asked>,
@@ -104,7 +104,7 @@ fn shown(namespace: &Object) -> Json {
 }
 
 /// The parts of a request that an invocation is made over.
-pub(super) struct Shown<'s> {
+pub(crate) struct Shown<'s> {
     pub around: &'s Around,
     pub seen: &'s Seen<'s>,
     request: Json,
@@ -151,13 +151,18 @@ pub(super) fn evaluate(
     }
 }
 
-/// Whether the conditions of a policy hold: one that is false is enough that they do not, whatever the others say.
+/// Whether the conditions of a policy or a webhook hold: one that is false is enough that they do not, whatever the
+/// others say.
 ///
 /// # Errors
-/// What went wrong where none is false, unless the policy ignores failures.
-pub(super) fn conditions_hold<T>(policy: &Policy<T>, scope: &Composed<'_>) -> Result<bool, String> {
+/// What went wrong where none is false, unless failures are ignored.
+pub(crate) fn conditions_hold(
+    conditions: &[Expression],
+    ignores_failure: bool,
+    scope: &Composed<'_>,
+) -> Result<bool, String> {
     let (mut budget, mut failures) = (CONDITIONS, Vec::new());
-    for condition in &policy.conditions {
+    for condition in conditions {
         match evaluate(condition, scope, &mut budget) {
             Ok(Value::Bool(false)) => return Ok(false),
             Ok(_) => {}
@@ -170,7 +175,7 @@ pub(super) fn conditions_hold<T>(policy: &Policy<T>, scope: &Composed<'_>) -> Re
     }
     match failures.as_slice() {
         [] => Ok(true),
-        _ if policy.ignores_failure => Ok(false),
+        _ if ignores_failure => Ok(false),
         [one] => Err(one.clone()),
         many => Err(format!("[{}]", many.join(", "))),
     }

@@ -19,7 +19,13 @@ mod validating;
 use apimachinery::{ApiError, Object};
 use serde_json::json;
 
-pub(crate) use self::{kept::Policies, mutating::mutate, validating::validate};
+pub(crate) use self::{
+    invocation::{Around, Shown, conditions_hold},
+    kept::Policies,
+    mutating::mutate,
+    policy::Expression,
+    validating::validate,
+};
 use crate::{admission_match::Subject, admit::Write};
 
 /// Whether no policy is ever for this write: those that ask who may do what would ask themselves, and a policy could

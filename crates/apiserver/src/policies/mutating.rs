@@ -178,7 +178,11 @@ fn invoke(
         let seen = Seen::new(subject, invocation.target.clone(), Some(request.object), request.old);
         let shown = Shown::new(subject, around, &seen);
         let scope = shown.scope(invocation.param.as_deref());
-        match conditions_hold(policy, &scope.with_variables(&policy.variables)) {
+        match conditions_hold(
+            &policy.conditions,
+            policy.ignores_failure,
+            &scope.with_variables(&policy.variables),
+        ) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(why) => {

@@ -161,7 +161,7 @@ fn judge(policy: &Policy<Validating>, scope: &Composed<'_>) -> Verdict {
         let denials = if policy.ignores_failure { Vec::new() } else { vec![Denial::invalid(why)] };
         Verdict { denials, failures: Vec::new() }
     };
-    match conditions_hold(policy, scope) {
+    match conditions_hold(&policy.conditions, policy.ignores_failure, scope) {
         Ok(true) => {}
         Ok(false) => return Verdict::default(),
         Err(why) => return failed(why),

@@ -31,5 +31,5 @@ fn asked<'o>(
 ) -> Result<Option<Seen<'o>>, ApiError> {
     let Some(target) = webhook.criteria.matches(subject, object, old)? else { return Ok(None) };
     let seen = Seen::new(subject, target, object, old);
-    Ok(webhook.conditions.hold(webhook, subject, &seen)?.then_some(seen))
+    Ok(conditions::hold(webhook, subject, &seen)?.then_some(seen))
 }

@@ -8,8 +8,8 @@ use arc_swap::ArcSwapOption;
 use serde_json::Value;
 use store::Revision;
 
-use super::conditions::Conditions;
-use crate::{admission_match::Criteria, catalogue, extension::Target, server::Inner};
+use super::conditions;
+use crate::{admission_match::Criteria, catalogue, extension::Target, policies::Expression, server::Inner};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -73,7 +73,7 @@ pub(super) struct Webhook {
     pub identity: String,
     pub name: String,
     pub criteria: Criteria,
-    pub conditions: Conditions,
+    pub conditions: Vec<Expression>,
     /// Where it is.
     pub target: Result<Target, String>,
     /// A call that fails is as good as one that allows.
@@ -117,7 +117,7 @@ impl Webhook {
             identity,
             name: value["name"].as_str().unwrap_or_default().to_owned(),
             criteria: Criteria::of_webhook(value),
-            conditions: Conditions::of(&value["matchConditions"]),
+            conditions: conditions::of(&value["matchConditions"]),
             target: Target::of_client_config(&value["clientConfig"]),
             ignores_failure: value["failurePolicy"] == "Ignore",
             timeout: Duration::from_secs(value["timeoutSeconds"].as_u64().unwrap_or(10)),

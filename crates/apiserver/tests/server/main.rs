@@ -9,3 +9,4 @@ mod metrics;
 mod openapi;
 mod policies;
 mod quota;
+mod webhooks;
