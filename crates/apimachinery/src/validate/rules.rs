@@ -107,7 +107,7 @@ fn evaluate(
                 format!("rule compile error: must evaluate to a bool: {shown}"),
             ));
         }
-        Err(cel::EvalError::Budget) => {
+        Err(cel::EvalError::Budget | cel::EvalError::Call) => {
             let words = "validation failed due to running out of cost budget, no further validation rules will be run";
             return Some(FieldError::invalid(&here, kind, words));
         }
