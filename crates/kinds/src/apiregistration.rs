@@ -93,7 +93,11 @@ fn check_name(checks: &mut Checks, name: &str, wanted: &str) {
 impl Strategy for ApiService {
     fn prepare_create(&self, object: &mut Object, now: DateTime<Utc>) {
         let conditions = if has(object, "spec.service") { vec![] } else { vec![local(now)] };
-        set(object, "status", if conditions.is_empty() { json!({}) } else { json!({"conditions": conditions}) });
+        set(
+            object,
+            "status",
+            if conditions.is_empty() { json!({}) } else { json!({"conditions": conditions}) },
+        );
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

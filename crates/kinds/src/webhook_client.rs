@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for url in ["https://a b", "https://a:b", "https://a/%zz", "https://a/%é", "https://a\n", ":a", "1:a"] {
+        for url in ["https://a b", "https://a:b", "https://a/%zz", "https://a/%é", "https://a\n", ":a", "1:a"]
+        {
             assert!(Parts::of(url).is_err(), "{url}");
         }
     }

@@ -46,7 +46,8 @@ pub(super) fn check_rule(checks: &mut Checks, rule: &Value, path: &FieldPath) {
     check_wildcard(checks, rule, "apiGroups", path, "API groups");
     required(checks, "apiVersions");
     check_wildcard(checks, rule, "apiVersions", path, "API versions");
-    for (index, _) in words(rule, "apiVersions").iter().enumerate().filter(|(_, version)| version.is_empty()) {
+    for (index, _) in words(rule, "apiVersions").iter().enumerate().filter(|(_, version)| version.is_empty())
+    {
         checks.required(&path.child("apiVersions").index(index), "");
     }
     required(checks, "resources");

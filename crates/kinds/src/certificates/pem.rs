@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn text_around_blocks_is_passed_over() {
-        let text = "hello\n-----BEGIN A-----\nYWJj\nZGVm\n-----END A-----\nmore\n-----BEGIN B-----\n-----END B-----";
+        let text =
+            "hello\n-----BEGIN A-----\nYWJj\nZGVm\n-----END A-----\nmore\n-----BEGIN B-----\n-----END B-----";
         let found: Vec<Block> = blocks(text).collect();
         assert_eq!(found[0], Block { label: "A".to_owned(), headers: false, data: b"abcdef".to_vec() });
         assert_eq!(found[1].data, b"");
@@ -93,7 +94,8 @@ mod tests {
     #[test]
     fn malformed_blocks_are_passed_over() {
         let good = "-----BEGIN B-----\nYWJj\n-----END B-----\n";
-        for bad in ["-----BEGIN A\n", "-----BEGIN A-----\nYWJj\n", "-----BEGIN A-----\n*\n-----END A-----\n"] {
+        for bad in ["-----BEGIN A\n", "-----BEGIN A-----\nYWJj\n", "-----BEGIN A-----\n*\n-----END A-----\n"]
+        {
             assert_eq!(labels(&format!("{bad}{good}")), ["B"], "{bad}");
         }
         assert!(labels("a -----BEGIN A-----\n-----END A-----").is_empty());

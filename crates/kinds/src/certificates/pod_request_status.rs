@@ -43,7 +43,8 @@ pub fn check(checks: &mut Checks, new: &Value, old: &Value, now: DateTime<Utc>) 
         require_same(checks, after, before, detail);
     } else if is(new, "Denied") || is(new, "Failed") {
         let only = json!({"conditions": at(after, "conditions")});
-        let detail = "non-condition status fields must be empty when denying or failing the PodCertificateRequest";
+        let detail =
+            "non-condition status fields must be empty when denying or failing the PodCertificateRequest";
         require_same(checks, after, &only, detail);
     } else if is(new, "Issued") {
         Issue { status: after, spec: at(old, "spec"), now }.check(checks);
@@ -134,7 +135,9 @@ impl Issue<'_> {
     fn check_times(&self, checks: &mut Checks, leaf: &Certificate) -> bool {
         let consistent = "must be present and consistent with the issued certificate";
         let range = "must be present and in the range [notbefore+10min, notafter-10min]";
-        for (field, detail) in [("notBefore", consistent), ("notAfter", consistent), ("beginRefreshAt", range)] {
+        for (field, detail) in
+            [("notBefore", consistent), ("notAfter", consistent), ("beginRefreshAt", range)]
+        {
             if !has(self.status, field) {
                 checks.required(&Self::path(field), detail);
             }
@@ -163,7 +166,8 @@ impl Issue<'_> {
         } else if life < 3600 {
             wrong_life("leaf certificate lifetime must be >= 1 hour")
         } else if life > longest {
-            let detail = format!("leaf certificate lifetime must be <= spec.maxExpirationSeconds ({longest})");
+            let detail =
+                format!("leaf certificate lifetime must be <= spec.maxExpirationSeconds ({longest})");
             wrong_life(&detail)
         } else if refresh - from < TimeDelta::minutes(MARGIN) {
             wrong("beginRefreshAt", "must be at least 10 minutes after status.notBefore")
@@ -216,7 +220,9 @@ fn is_mail_address(address: &str) -> bool {
     let atom = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c))
     };
-    address.rsplit_once('@').is_some_and(|(local, domain)| [local, domain].iter().all(|p| p.split('.').all(atom)))
+    address
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| [local, domain].iter().all(|p| p.split('.').all(atom)))
 }
 
 #[cfg(test)]

@@ -82,7 +82,11 @@ impl Strategy for CertificateSigningRequest {
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         // A change is judged against what was there before.
-        if text(object, "metadata.resourceVersion").is_empty() { rules::check_new(object) } else { Vec::new() }
+        if text(object, "metadata.resourceVersion").is_empty() {
+            rules::check_new(object)
+        } else {
+            Vec::new()
+        }
     }
 
     fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {

@@ -32,7 +32,8 @@ fn check_name(checks: &mut Checks, object: &Value) {
     } else {
         let prefix = format!("{}:", signer.replace('/', ":"));
         let Some(rest) = name.strip_prefix(&prefix) else {
-            let detail = format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
+            let detail =
+                format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
             return checks.invalid(&path, name, &detail);
         };
         rest

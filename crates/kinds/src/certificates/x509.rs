@@ -124,8 +124,8 @@ impl Request {
     /// # Errors
     /// Says what is malformed.
     pub fn from_der(der: &[u8]) -> Result<Self, String> {
-        let (rest, request) =
-            X509CertificationRequest::from_der(der).map_err(|why| format!("x509: malformed request: {why}"))?;
+        let (rest, request) = X509CertificationRequest::from_der(der)
+            .map_err(|why| format!("x509: malformed request: {why}"))?;
         if !rest.is_empty() {
             return Err("asn1: syntax error: trailing data".to_owned());
         }

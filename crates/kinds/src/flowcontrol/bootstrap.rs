@@ -36,7 +36,9 @@ pub fn mandatory_spec(kind: &str, name: &str) -> Option<Value> {
     if !MANDATORY.contains(&name) {
         return None;
     }
-    entries().find(|entry| entry["kind"] == kind && entry["name"] == name).map(|mut entry| entry["spec"].take())
+    entries()
+        .find(|entry| entry["kind"] == kind && entry["name"] == name)
+        .map(|mut entry| entry["spec"].take())
 }
 
 #[cfg(test)]

@@ -35,10 +35,16 @@ fn check(checks: &mut Checks, object: &Value) {
     if has(spec, "distinguisherMethod") && !["ByNamespace", "ByUser"].contains(&method) {
         let field = path.child("distinguisherMethod").child("type");
         let supported = ["ByNamespace", "ByUser"];
-        checks.errors.push(FieldError::not_supported(&field, at(spec, "distinguisherMethod").clone(), &supported));
+        checks.errors.push(FieldError::not_supported(
+            &field,
+            at(spec, "distinguisherMethod").clone(),
+            &supported,
+        ));
     }
-    let (level, field) =
-        (text(spec, "priorityLevelConfiguration.name"), path.child("priorityLevelConfiguration").child("name"));
+    let (level, field) = (
+        text(spec, "priorityLevelConfiguration.name"),
+        path.child("priorityLevelConfiguration").child("name"),
+    );
     if level.is_empty() {
         checks.required(&field, "must reference a priority level");
     } else {

@@ -86,7 +86,8 @@ fn check_response(checks: &mut Checks, response: &Value, path: &FieldPath) {
 }
 
 fn check_queuing(checks: &mut Checks, queuing: &Value, path: &FieldPath) {
-    let [length, queues, hand] = ["queueLengthLimit", "queues", "handSize"].map(|field| number(queuing, field));
+    let [length, queues, hand] =
+        ["queueLengthLimit", "queues", "handSize"].map(|field| number(queuing, field));
     if length <= 0 {
         checks.invalid(&path.child("queueLengthLimit"), length, "must be positive");
     }

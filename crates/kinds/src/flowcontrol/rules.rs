@@ -13,7 +13,8 @@ const VERBS: [&str; 9] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
 /// Kind of a subject, and the field that names it. Sorted by kind, as they are told; checked in upstream's order.
-const SUBJECTS: [(&str, &str); 3] = [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
+const SUBJECTS: [(&str, &str); 3] =
+    [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")];
 
 pub(super) fn check_rule(checks: &mut Checks, rule: &Value, path: &FieldPath) {
     let [subjects, resources, others] =
@@ -75,7 +76,14 @@ fn words<'v>(rule: &'v Value, field: &str) -> Vec<&'v str> {
 }
 
 /// A list that is not empty, and in which `*` stands alone. Whether its words are still to be looked at.
-fn check_list(checks: &mut Checks, rule: &Value, field: &str, path: &FieldPath, empty: &str, what: &str) -> bool {
+fn check_list(
+    checks: &mut Checks,
+    rule: &Value,
+    field: &str,
+    path: &FieldPath,
+    empty: &str,
+    what: &str,
+) -> bool {
     let words = words(rule, field);
     let every = words.contains(&"*");
     if words.is_empty() {
