@@ -110,7 +110,8 @@ impl PolicyParameters {
             return Ok(());
         }
         let user = shown(user);
-        let all = format!("user {user} does not have \"{verb}\" permission for all groups, versions and resources");
+        let all =
+            format!("user {user} does not have \"{verb}\" permission for all groups, versions and resources");
         Err(match policy {
             None => {
                 let policy = text(&spec["policyName"]);
@@ -125,7 +126,9 @@ impl PolicyParameters {
                     "unable to resolve paramKind &{{{version} {kind}}} to determine minimum required permissions and {all}"
                 )
             }
-            Some(_) => format!("user {user} does not have \"{verb}\" permission on the object referenced by paramRef"),
+            Some(_) => format!(
+                "user {user} does not have \"{verb}\" permission on the object referenced by paramRef"
+            ),
         })
     }
 }
@@ -200,7 +203,12 @@ mod tests {
         }
     }
 
-    async fn judge(allowed: [&'static str; 4], plural: &str, spec: Value, reader: &Memory) -> Result<(), ApiError> {
+    async fn judge(
+        allowed: [&'static str; 4],
+        plural: &str,
+        spec: Value,
+        reader: &Memory,
+    ) -> Result<(), ApiError> {
         let attributes = Attributes {
             user: Arc::new(UserInfo { name: "jane".to_owned(), ..UserInfo::default() }),
             group: GROUP.to_owned(),
@@ -237,10 +245,14 @@ mod tests {
         let built_in = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}});
         let defined = json!({"paramKind": {"apiVersion": "example.com/v1", "kind": "Limit"}});
         assert!(judge(["get", "", "configmaps", "*"], policies, built_in.clone(), &reader).await.is_ok());
-        assert!(judge(["get", "example.com", "limits", "*"], policies, defined.clone(), &reader).await.is_ok());
+        assert!(
+            judge(["get", "example.com", "limits", "*"], policies, defined.clone(), &reader).await.is_ok()
+        );
         let refused = judge(["get", "", "secrets", "*"], policies, built_in, &reader).await.unwrap_err();
         assert_eq!(refused.code, 422);
-        assert!(refused.message.contains("spec.paramKind: Forbidden: user &{jane  [] map[]} must have \"get\""));
+        assert!(
+            refused.message.contains("spec.paramKind: Forbidden: user &{jane  [] map[]} must have \"get\"")
+        );
         assert!(judge(["get", "", "secrets", "*"], policies, json!({}), &reader).await.is_ok());
     }
 
