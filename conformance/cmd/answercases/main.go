@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/user"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	apiregistration "k8s.io/kube-aggregator/pkg/apiserver/scheme"
@@ -172,6 +173,7 @@ func ask(given input) answer {
 	}
 	metadata := accessor(object)
 	ctx := genericrequest.WithNamespace(context.Background(), metadata.GetNamespace())
+	ctx = genericrequest.WithUser(ctx, &user.DefaultInfo{Name: "jane"})
 	ctx = genericrequest.WithRequestInfo(ctx, &genericrequest.RequestInfo{
 		APIGroup: kind.group, APIVersion: version, Resource: kind.plural, Subresource: given.Subresource,
 		Namespace: metadata.GetNamespace(), Name: metadata.GetName(),

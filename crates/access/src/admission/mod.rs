@@ -6,6 +6,7 @@ mod limit_ranger;
 mod node_certificates;
 mod node_restriction;
 mod pods;
+mod policy_parameters;
 mod rbac_escalation;
 mod resource_quota;
 mod service_account;
@@ -22,6 +23,7 @@ pub use lifecycle::NamespaceLifecycle;
 pub use limit_ranger::LimitRanger;
 pub use node_restriction::NodeRestriction;
 pub use pods::{DefaultTolerationSeconds, Priority, TaintNodesByCondition};
+pub use policy_parameters::PolicyParameters;
 pub use rbac_escalation::RbacEscalation;
 pub use resource_quota::ResourceQuota;
 pub use service_account::ServiceAccount;
@@ -48,6 +50,7 @@ pub fn chain(rbac: Arc<Rbac>, authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn A
         Arc::new(PodCertificateSigning { authorizer: authorizer() }),
         Arc::new(ClusterTrustBundleAttest { authorizer: authorizer() }),
         Arc::new(CertificateSubjectRestriction),
+        Arc::new(PolicyParameters { authorizer: authorizer() }),
         Arc::new(RbacEscalation { rbac }),
         Arc::new(ResourceQuota),
     ]

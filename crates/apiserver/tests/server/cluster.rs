@@ -117,6 +117,17 @@ impl Cluster {
         self.ask("PATCH", path, &headers, patch.to_string().into_bytes()).await
     }
 
+    /// PATCH of any sort.
+    pub async fn patch(&self, sort: &str, path: &str, patch: &Value) -> Answer {
+        let content = match sort {
+            "apply" => "application/apply-patch+yaml".to_owned(),
+            sort => format!("application/{sort}+json"),
+        };
+        let path =
+            if sort == "apply" { format!("{path}?fieldManager=tester&force=true") } else { path.to_owned() };
+        self.ask("PATCH", &path, &[("content-type", &content)], patch.to_string().into_bytes()).await
+    }
+
     pub async fn apply(&self, path: &str, manager: &str, config: &Value) -> Answer {
         let joint = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{joint}fieldManager={manager}");

@@ -2,9 +2,11 @@
 
 mod aggregation;
 mod apply;
+mod certificates;
 mod cluster;
 mod custom;
 mod flow;
+mod extending;
 mod forms;
 mod health;
 mod kinds;
