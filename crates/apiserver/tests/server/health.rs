@@ -10,7 +10,12 @@ async fn health_is_told_check_by_check() {
     let page = cluster.get("/readyz?verbose").await;
     let text = String::from_utf8_lossy(&page.body).into_owned();
     assert_eq!(page.code, 200, "{text}");
-    for line in ["[+]ping ok\n", "[+]etcd ok\n", "[+]poststarthook/kube-apiserver-autoregistration ok\n", "readyz check passed\n"] {
+    for line in [
+        "[+]ping ok\n",
+        "[+]etcd ok\n",
+        "[+]poststarthook/kube-apiserver-autoregistration ok\n",
+        "readyz check passed\n",
+    ] {
         assert!(text.contains(line), "{text}");
     }
     assert_eq!(cluster.get("/livez/etcd").await.body, "ok");
