@@ -224,6 +224,7 @@ async fn requests_are_passed_on_in_the_callers_name_and_nobody_elses() {
         ("x-remote-user", "somebody"),
         ("x-remote-extra-scopes", "all"),
         ("impersonate-user", "admin"),
+        ("impersonate-group", "system:masters"),
         ("x-other", "kept"),
         ("content-type", "application/json"),
     ];

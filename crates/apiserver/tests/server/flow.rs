@@ -139,15 +139,15 @@ async fn leases_of_nodes_are_renewed_and_others_have_their_turn_under_a_flood_of
     assert_eq!((begun.len(), refused), (seats, 29));
 
     let node = || user("system:node:n1", "system:nodes");
+    let mut lease = cluster.get(LEASE).await.ok();
     for n in 0..20 {
-        let renew = json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1"},
-            "spec": {"holderIdentity": "n1", "leaseTransitions": n},
-        });
-        let renewed = ask(&cluster, node(), "PUT", LEASE, &renew);
+        lease["spec"]["leaseTransitions"] = n.into();
+        let renewed = ask(&cluster, node(), "PUT", LEASE, &lease);
         let renewed =
             tokio::time::timeout(Duration::from_secs(5), renewed).await.expect("it waits behind the flood");
         assert_eq!(renewed.status(), 200);
+        let body = renewed.into_body().collect().await.unwrap().to_bytes();
+        lease = serde_json::from_slice(&body).unwrap();
     }
 
     // Another tenant waits, but not behind all that the first one wants.
