@@ -217,8 +217,7 @@ async fn an_api_service_says_what_it_lacks_until_all_checks_pass() {
 async fn requests_are_passed_on_in_the_callers_name_and_nobody_elses() {
     let Both { here, other, wire } = both().await;
     available(&here).await;
-    let flunder =
-        json!({"apiVersion": "wardle.example.com/v1alpha1", "kind": "Flunder", "metadata": {"name": "a"}});
+    let flunder = json!({"apiVersion": "wardle.example.com/v1alpha1", "kind": "Flunder", "metadata": {"name": "a"}, "x": 0});
     let headers = [
         ("authorization", "Bearer secret"),
         ("x-remote-user", "somebody"),
