@@ -1,5 +1,4 @@
-//! `autoscaling/v2`: HorizontalPodAutoscaler. It is kept and judged; a controller that acts on it is not part of this
-//! version, and a writer is told so.
+//! `autoscaling/v2`: HorizontalPodAutoscaler.
 
 use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
@@ -73,11 +72,6 @@ impl Strategy for HorizontalPodAutoscaler {
                 rules::check_target_change(checks, new, old);
             }
         })
-    }
-
-    fn warnings(&self, _new: &Object, old: Option<&Object>) -> Vec<String> {
-        let words = "Plimsoll itself does not act on HorizontalPodAutoscaler yet: nothing is scaled";
-        if old.is_none() { vec![words.to_owned()] } else { Vec::new() }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
