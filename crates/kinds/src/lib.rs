@@ -42,6 +42,7 @@ mod devices;
 mod discovery;
 mod events;
 mod flowcontrol;
+mod identifiers;
 mod networking;
 mod node;
 mod policy;
