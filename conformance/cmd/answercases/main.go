@@ -89,7 +89,7 @@ var namespaces = fake.NewClientset(
 ).CoreV1().Namespaces()
 
 var (
-	claims    = resourceclaim.NewStrategy(namespaces, authorizer.AsUnconditional(everybody{}))
+	claims    = resourceclaim.NewStrategy(namespaces, everybody{})
 	templates = resourceclaimtemplate.NewStrategy(namespaces)
 )
 

@@ -233,7 +233,7 @@ async fn change(
 /// address: what a start after other programs' writes may find.
 pub(crate) async fn repair(inner: &Inner) -> Result<(), ApiError> {
     for service in inner.reader.list("", "services", "") {
-        for step in steps(inner, Some(&service), Some(&service))? {
+        for step in steps(inner, Some(&*service), Some(&*service))? {
             verbs::commit(inner, vec![step]).await?;
         }
     }

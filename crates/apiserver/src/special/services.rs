@@ -127,8 +127,9 @@ impl Allocator {
             keep_addresses(object, old);
             keep_ports(object, old);
         }
+        let mut full = Ok(());
         if wants_address(&object["spec"]) {
-            self.addresses(inner, object, &owner, &state, &mut lease, &mut errors)?;
+            full = self.addresses(inner, object, &owner, &state, &mut lease, &mut errors);
         } else if text(&object["spec"], "clusterIP") == "None" {
             self.families(object);
             object["spec"]["clusterIPs"] = json!(["None"]);
@@ -140,7 +141,7 @@ impl Allocator {
             }
         }
         self.node_ports(object, &owner, &state, &mut lease, &mut errors);
-        let failed = !errors.is_empty();
+        let failed = full.is_err() || !errors.is_empty();
         if !failed && !dry_run {
             state.reserved_addresses.extend(lease.addresses.iter().copied());
             state.reserved_ports.extend(lease.ports.iter().cloned());
@@ -148,7 +149,9 @@ impl Allocator {
             lease.addresses.clear();
             lease.ports.clear();
         }
+        // A lease that is dropped locks the state.
         drop(state);
+        full?;
         if failed {
             return Err(ApiError::invalid("", "Service", &name, &errors));
         }
