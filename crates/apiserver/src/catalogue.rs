@@ -85,7 +85,8 @@ impl Served {
         };
         let conversion = kinds::versions::conversion(&resource);
         let stored_group = conversion.map_or(&*resource.group, |c| c.stored_group);
-        let storage_version: Arc<str> = conversion.map_or(resource.version.clone(), |c| c.stored_version.into());
+        let storage_version: Arc<str> =
+            conversion.map_or(resource.version.clone(), |c| c.stored_version.into());
         let mut empty = json!({"apiVersion": api_version, "kind": &*resource.kind});
         if resource.builtin {
             structure::always(&mut empty, &resource.schema);

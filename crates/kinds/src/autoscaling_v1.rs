@@ -190,7 +190,11 @@ fn cpu(percent: impl Into<Value>) -> Value {
 /// Behaviour as Go writes its internal form: names with capitals, all of them.
 fn capitals(value: &Value) -> Value {
     let pick = |from: &Value, names: &[(&str, &str)]| -> Value {
-        names.iter().map(|(ours, theirs)| ((*ours).to_owned(), at(from, theirs).clone())).collect::<Map<_, _>>().into()
+        names
+            .iter()
+            .map(|(ours, theirs)| ((*ours).to_owned(), at(from, theirs).clone()))
+            .collect::<Map<_, _>>()
+            .into()
     };
     let policy = [("Type", "type"), ("Value", "value"), ("PeriodSeconds", "periodSeconds")];
     let rules = |rules: &Value| {
@@ -302,7 +306,8 @@ pub fn stored(object: &mut Object) {
         return;
     }
     let percent = at(object, "spec.targetCPUUtilizationPercentage").clone();
-    let mut metrics = carried(object, METRICS).and_then(|carried| Some(carried.as_array()?.clone())).unwrap_or_default();
+    let mut metrics =
+        carried(object, METRICS).and_then(|carried| Some(carried.as_array()?.clone())).unwrap_or_default();
     metrics = metrics.iter().map(|metric| metric_to_v2(metric, false)).collect();
     if !percent.is_null() {
         metrics.push(cpu(percent));
@@ -358,7 +363,8 @@ impl Strategy for HorizontalPodAutoscaler {
 
     fn prepare_update(&self, new: &mut Object, old: &Object, subresource: &str) {
         // The annotations carry parts of the spec and of the status: each write leaves the other's.
-        let kept: &[&str] = if subresource == "status" { &[METRICS, BEHAVIOR] } else { &[CURRENT, CONDITIONS] };
+        let kept: &[&str] =
+            if subresource == "status" { &[METRICS, BEHAVIOR] } else { &[CURRENT, CONDITIONS] };
         for annotation in kept {
             let before = at(old, "metadata.annotations").get(*annotation).cloned();
             match before {
@@ -428,7 +434,10 @@ mod tests {
         assert_eq!(object["spec"]["targetCPUUtilizationPercentage"], 60);
         assert_eq!(object["status"]["currentCPUUtilizationPercentage"], 40);
         let behavior = object["metadata"]["annotations"][BEHAVIOR].as_str().unwrap();
-        assert!(behavior.contains(r#""ScaleUp":null"#) && behavior.contains(r#""PeriodSeconds":15"#), "{behavior}");
+        assert!(
+            behavior.contains(r#""ScaleUp":null"#) && behavior.contains(r#""PeriodSeconds":15"#),
+            "{behavior}"
+        );
         stored(&mut object);
         assert_eq!(object, before);
     }

@@ -70,7 +70,8 @@ impl Conversion {
 
 /// The other versions of a kind in its group.
 pub fn siblings(resource: &Resource) -> impl Iterator<Item = &'static Arc<Resource>> {
-    let (group, plural, version) = (resource.group.clone(), resource.plural.clone(), resource.version.clone());
+    let (group, plural, version) =
+        (resource.group.clone(), resource.plural.clone(), resource.version.clone());
     let several = resource.builtin && ALL.iter().any(|c| c.group == &*group && c.plural == &*plural);
     crate::all()
         .iter()

@@ -30,7 +30,11 @@ impl Admission for DeviceAdminAccess {
         "DeviceAdminAccess"
     }
 
-    async fn validate(&self, request: &mut AdmissionRequest<'_>, reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         const REQUESTS: &str = "spec.devices.requests";
         const RESULTS: &str = "/status/allocation/devices/results";
         let at = request.attributes;

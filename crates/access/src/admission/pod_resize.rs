@@ -46,10 +46,16 @@ impl Admission for PodResizeValidator {
         "PodResizeValidator"
     }
 
-    async fn validate(&self, request: &mut AdmissionRequest<'_>, reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         let at = request.attributes;
         let resize = at.group.is_empty() && at.resource == "pods" && at.subresource == "resize";
-        let Some(old) = request.old.filter(|_| resize && request.operation == "UPDATE") else { return Ok(()) };
+        let Some(old) = request.old.filter(|_| resize && request.operation == "UPDATE") else {
+            return Ok(());
+        };
         let name = request.object["spec"]["nodeName"].as_str().unwrap_or_default();
         if name.is_empty() || old["metadata"]["generation"] == request.object["metadata"]["generation"] {
             return Ok(());
@@ -57,7 +63,9 @@ impl Admission for PodResizeValidator {
         let Some(node) = reader.get("", "nodes", "", name) else {
             return Err(forbidden(request, &format!("node {name:?} not found")));
         };
-        if let Some(system) = node["metadata"]["labels"]["kubernetes.io/os"].as_str().filter(|os| *os != "linux") {
+        if let Some(system) =
+            node["metadata"]["labels"]["kubernetes.io/os"].as_str().filter(|os| *os != "linux")
+        {
             let why = format!("pod resize is only supported on linux nodes, node {name:?} is {system:?}");
             return Err(refuse(request, &why, "UnsupportedPlatform"));
         }

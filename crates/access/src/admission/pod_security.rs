@@ -18,8 +18,7 @@ use crate::{
 const MOST_PODS: usize = 3000;
 
 /// Ways to use a pod that do not change what it may do.
-const IGNORED: [&str; 8] =
-    ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
+const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
 /// See the module. Audit annotations are not written: there is no audit log.
 pub struct PodSecurity;
@@ -136,7 +135,11 @@ impl Admission for PodSecurity {
         "PodSecurity"
     }
 
-    async fn validate(&self, request: &mut AdmissionRequest<'_>, reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         let at = request.attributes;
         if !matches!(request.operation, "CREATE" | "UPDATE") {
             return Ok(());

@@ -120,7 +120,11 @@ impl Admission for RuntimeClass {
         Ok(())
     }
 
-    async fn validate(&self, request: &mut AdmissionRequest<'_>, reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         if !concerns(request) {
             return Ok(());
         }

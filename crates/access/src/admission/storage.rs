@@ -84,7 +84,11 @@ impl Admission for PersistentVolumeClaimResize {
         "PersistentVolumeClaimResize"
     }
 
-    async fn validate(&self, request: &mut AdmissionRequest<'_>, reader: &dyn Reader) -> Result<(), ApiError> {
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
         let at = request.attributes;
         let claim =
             at.group.is_empty() && at.resource == "persistentvolumeclaims" && at.subresource.is_empty();

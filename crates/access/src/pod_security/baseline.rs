@@ -20,7 +20,8 @@ pub fn settings<'p>(
     path: &str,
     fine: impl Fn(&Value) -> bool,
 ) -> (bool, Vec<&'p str>, BTreeSet<&'p str>) {
-    let value = |context: &'p Value| context["securityContext"].pointer(path).filter(|value| !value.is_null());
+    let value =
+        |context: &'p Value| context["securityContext"].pointer(path).filter(|value| !value.is_null());
     let wrong = |context: &'p Value| value(context).filter(|value| !fine(value));
     let bad: Vec<&'p Value> = pod.containers().filter(|container| wrong(container).is_some()).collect();
     let own = wrong(pod.spec);
@@ -142,7 +143,8 @@ fn hosts(container: &Value) -> impl Iterator<Item = &str> {
 }
 
 pub fn hosts_of_probes(pod: Pod<'_>) -> Option<Violation> {
-    let names: BTreeSet<&str> = pod.named(|container| hosts(container).next().is_some()).into_iter().collect();
+    let names: BTreeSet<&str> =
+        pod.named(|container| hosts(container).next().is_some()).into_iter().collect();
     if names.is_empty() {
         return None;
     }

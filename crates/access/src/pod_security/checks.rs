@@ -67,11 +67,7 @@ static RESTRICTED: [Check; 7] = [
         replaces: "capabilities_baseline",
     },
     Check { id: "procMount_restricted", forms: &[(35, baseline::proc_mount)], replaces: "procMount" },
-    Check {
-        id: "restrictedVolumes",
-        forms: &[(0, restricted::volumes)],
-        replaces: "hostPathVolumes",
-    },
+    Check { id: "restrictedVolumes", forms: &[(0, restricted::volumes)], replaces: "hostPathVolumes" },
     check("runAsNonRoot", &[(0, restricted::non_root), (35, restricted::non_root_of_host_users)]),
     check("runAsUser", &[(23, restricted::run_as_user), (35, restricted::run_as_user_of_host_users)]),
     Check {

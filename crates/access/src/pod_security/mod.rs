@@ -57,7 +57,8 @@ impl Version {
             return Ok(Self::Latest);
         }
         let digits = text.strip_prefix("v1.").ok_or(WRONG)?;
-        let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits.len() == 1 || !digits.starts_with('0'));
+        let plain =
+            digits.bytes().all(|b| b.is_ascii_digit()) && (digits.len() == 1 || !digits.starts_with('0'));
         digits.parse().ok().filter(|_| plain).map(Self::Minor).ok_or(WRONG)
     }
 }

@@ -40,10 +40,12 @@ pub fn capabilities(pod: Pod<'_>) -> Option<Violation> {
     let adding = pod.named(|container| !added(container, &ALLOWED).is_empty());
     let mut details = Vec::new();
     if !keeping.is_empty() {
-        details.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", containers(&keeping)));
+        details
+            .push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", containers(&keeping)));
     }
     if !adding.is_empty() {
-        let extra: BTreeSet<&str> = pod.containers().flat_map(|container| added(container, &ALLOWED)).collect();
+        let extra: BTreeSet<&str> =
+            pod.containers().flat_map(|container| added(container, &ALLOWED)).collect();
         let who = containers(&adding);
         details.push(format!("{who} must not include {} in securityContext.capabilities.add", quoted(extra)));
     }
@@ -159,7 +161,9 @@ pub fn seccomp(pod: Pod<'_>) -> Option<Violation> {
     let who = containers(&silent);
     found(
         REASON,
-        format!("pod or {who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\""),
+        format!(
+            "pod or {who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\""
+        ),
     )
 }
 

@@ -78,9 +78,9 @@ pub(crate) fn check(ranges: &[IpNet], address: IpAddr) -> Result<(), String> {
 /// The `offset`th address of a block.
 fn nth(net: &IpNet, offset: u128) -> IpAddr {
     match net.network() {
-        IpAddr::V4(base) => {
-            IpAddr::V4(Ipv4Addr::from(u32::from(base).saturating_add(u32::try_from(offset).unwrap_or(u32::MAX))))
-        }
+        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(
+            u32::from(base).saturating_add(u32::try_from(offset).unwrap_or(u32::MAX)),
+        )),
         IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base).saturating_add(offset))),
     }
 }
@@ -107,7 +107,8 @@ fn served(inner: &Inner) -> Option<std::sync::Arc<Served>> {
 
 /// Whether an object says that the address is taken.
 pub(crate) fn is_locked(inner: &Inner, address: IpAddr) -> bool {
-    served(inner).is_some_and(|served| inner.config.store.get(&served.key("", &address.to_string())).is_some())
+    served(inner)
+        .is_some_and(|served| inner.config.store.get(&served.key("", &address.to_string())).is_some())
 }
 
 fn parent(service: &Object) -> Value {
@@ -160,7 +161,9 @@ pub(crate) fn steps(inner: &Inner, old: Option<&Object>, new: Option<&Object>) -
     let mut steps = Vec::new();
     if let Some(new) = new {
         // An address that the Service had may only lack its object.
-        for address in after.iter().filter(|address| !before.contains(*address) || !is_locked(inner, **address)) {
+        for address in
+            after.iter().filter(|address| !before.contains(*address) || !is_locked(inner, **address))
+        {
             steps.extend(lock(inner, new, *address)?);
         }
     }
@@ -278,9 +281,6 @@ mod tests {
         let says = |address: &str| check(&ranges, address.parse().unwrap());
         assert!(says("10.0.0.1").is_ok() && says("fd00::ffff").is_ok());
         assert!(says("10.0.0.0").is_err() && says("10.0.0.255").is_err() && says("fd00::").is_err());
-        assert_eq!(
-            says("10.0.1.1").unwrap_err(),
-            "the provided network does not match the current range"
-        );
+        assert_eq!(says("10.0.1.1").unwrap_err(), "the provided network does not match the current range");
     }
 }

@@ -121,7 +121,8 @@ impl Allocator {
         let name = meta::name(object).to_owned();
         let mut state = self.state.lock();
         self.refresh(inner, &mut state);
-        let mut lease = Lease { allocator: self, addresses: Vec::new(), ports: Vec::new(), steps: Vec::new() };
+        let mut lease =
+            Lease { allocator: self, addresses: Vec::new(), ports: Vec::new(), steps: Vec::new() };
         let mut errors = Vec::new();
         if let Some(old) = old {
             keep_addresses(object, old);

@@ -149,7 +149,11 @@ pub(crate) async fn change(
             }
         };
         let mut with = companions::ops(inner, &companions)?;
-        with.extend(if finished { special::release(inner, served, &old)? } else { special::steps(&reserved) });
+        with.extend(if finished {
+            special::release(inner, served, &old)?
+        } else {
+            special::steps(&reserved)
+        });
         let committed = commit_object(inner, served, &mut new, value, with, put).await?;
         drop(turn.take());
         drop(reserved);

@@ -55,7 +55,11 @@ fn check_values(checks: &mut Checks, values: &[Value], default: Quantity, all: Q
     }
     if checks.too_many(path, values.len(), MOST_VALUES) {
         // Upstream has not looked for the default then.
-        return checks.invalid(path, default.to_string(), "default value is not valid according to the requestPolicy");
+        return checks.invalid(
+            path,
+            default.to_string(),
+            "default value is not valid according to the requestPolicy",
+        );
     }
     for (index, size) in sizes.iter().enumerate().filter(|(_, size)| **size > all) {
         let detail = format!("option is larger than capacity value: {all}");
@@ -63,7 +67,11 @@ fn check_values(checks: &mut Checks, values: &[Value], default: Quantity, all: Q
     }
     unique(checks, values, path, |value| quantity(value).map(|size| size.units()));
     if !sizes.contains(&default) {
-        checks.invalid(path, default.to_string(), "default value is not valid according to the requestPolicy");
+        checks.invalid(
+            path,
+            default.to_string(),
+            "default value is not valid according to the requestPolicy",
+        );
     }
 }
 

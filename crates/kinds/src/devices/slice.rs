@@ -116,15 +116,14 @@ fn check_place(checks: &mut Checks, spec: &Value, path: &FieldPath) {
             checks.invalid(&path.child("nodeSelectorTerms"), terms.to_vec(), detail);
         }
     }
-    for (field, way) in
-        [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")]
-    {
+    for (field, way) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
         check_true(checks, spec, field, path);
         if flag(spec, field) {
             ways.push(way);
         }
     }
-    let detail = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    let detail =
+        "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
     match ways.len() {
         0 => checks.required(path, detail),
         1 => {}
@@ -137,9 +136,8 @@ fn check_place(checks: &mut Checks, spec: &Value, path: &FieldPath) {
 
 fn check_devices(checks: &mut Checks, spec: &Value, old: Option<&Value>, path: &FieldPath) {
     let devices = list(spec, "devices");
-    let large = |device: &Value| {
-        !list(device, "taints").is_empty() || !list(device, "consumesCounters").is_empty()
-    };
+    let large =
+        |device: &Value| !list(device, "taints").is_empty() || !list(device, "consumesCounters").is_empty();
     let most = if devices.iter().any(large) { MOST_DEVICES / 2 } else { MOST_DEVICES };
     if checks.too_many(path, devices.len(), most) {
         return;
@@ -315,7 +313,9 @@ impl Strategy for ResourceSlice {
         if driver == driver.to_lowercase() {
             return Vec::new();
         }
-        vec![format!("spec.driver: driver names should be lowercase; {driver:?} contains uppercase characters")]
+        vec![format!(
+            "spec.driver: driver names should be lowercase; {driver:?} contains uppercase characters"
+        )]
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -74,8 +74,7 @@ pub fn check(checks: &mut Checks, new: &Value, old: &Value) {
         } else if has(new, "metadata.deletionTimestamp") {
             let before = list(old, "status.reservedFor");
             if users.iter().any(|user| !before.iter().any(|other| same(user, other))) {
-                let detail =
-                    "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
+                let detail = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
                 checks.forbidden(&path.child("reservedFor"), detail);
             }
         }

@@ -92,7 +92,8 @@ fn check_ranges(checks: &mut Checks, spec: &Value, path: &FieldPath) {
         && is_ipv6(first).is_some()
         && is_ipv6(first) == is_ipv6(second)
     {
-        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        let detail =
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         checks.invalid(path, cidrs.to_vec(), detail);
     }
 }

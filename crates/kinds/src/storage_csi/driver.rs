@@ -38,7 +38,9 @@ fn check(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     if !has(spec, "seLinuxMount") {
         checks.required(&path.child("seLinuxMount"), "");
     }
-    if let Some(period) = at(spec, "nodeAllocatableUpdatePeriodSeconds").as_i64().filter(|period| *period < 10) {
+    if let Some(period) =
+        at(spec, "nodeAllocatableUpdatePeriodSeconds").as_i64().filter(|period| *period < 10)
+    {
         let path = path.child("nodeAllocatableUpdatePeriodSeconds");
         checks.invalid(&path, period, "must be greater than or equal to 10 seconds");
     }
@@ -95,7 +97,8 @@ impl Strategy for CsiDriver {
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let tokens = at(new, "spec.tokenRequests");
         let kept = old.is_some_and(|old| same(at(old, "spec.tokenRequests"), tokens));
-        if kept || list(new, "spec.tokenRequests").is_empty() || has(new, "spec.serviceAccountTokenInSecrets") {
+        if kept || list(new, "spec.tokenRequests").is_empty() || has(new, "spec.serviceAccountTokenInSecrets")
+        {
             return Vec::new();
         }
         let words = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to \
