@@ -1,8 +1,8 @@
 //! What single kinds do beyond the generic verbs. Each file is one resource's behaviour.
 
+pub mod addresses;
 pub mod binding;
 pub mod bootstrap;
-pub mod events;
 pub mod eviction;
 pub mod expiry;
 pub mod finalize;
@@ -16,6 +16,7 @@ use access::UserInfo;
 use apimachinery::{ApiError, Object};
 use kinds::Resource;
 use serde_json::{Value, json};
+use store::{Key, Op};
 
 use crate::{catalogue::Served, server::Inner, verbs::create};
 
@@ -55,6 +56,26 @@ pub(crate) fn note_requester(resource: &Resource, object: &mut Object, user: &Us
             spec.insert(field.to_owned(), value);
         }
     }
+}
+
+/// The steps that go with the commit that removes an object: a Service's addresses are free then.
+pub(crate) fn release(inner: &Inner, served: &Served, object: &Object) -> Result<Vec<Op>, ApiError> {
+    if served.resource.group.is_empty() && &*served.resource.plural == "services" {
+        return addresses::steps(inner, Some(object), None);
+    }
+    Ok(Vec::new())
+}
+
+/// What a step of a commit writes.
+pub(crate) fn key_of(step: &Op) -> &Key {
+    match step {
+        Op::Put { key, .. } | Op::Delete { key, .. } => key,
+    }
+}
+
+/// The steps of what a write holds.
+pub(crate) fn steps(reserved: &Reserved<'_>) -> Vec<Op> {
+    reserved.as_ref().map(|lease| lease.steps.clone()).unwrap_or_default()
 }
 
 /// A namespace goes only when its own finalizers are gone, too.

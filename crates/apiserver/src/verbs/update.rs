@@ -156,6 +156,7 @@ pub(crate) async fn change_asking(
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
+        resource.strategy.stamp(&mut new, Some(&old), call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
         let errors = check_change(resource, &new, &old, &subresource, call.now);
@@ -181,7 +182,12 @@ pub(crate) async fn change_asking(
                 Op::Put { key, value, revision_at, expect }
             }
         };
-        let with = companions::ops(inner, &companions)?;
+        let mut with = companions::ops(inner, &companions)?;
+        with.extend(if finished {
+            special::release(inner, served, &old)?
+        } else {
+            special::steps(&reserved)
+        });
         let committed = commit_object(inner, served, &mut new, value, with, put).await?;
         drop(turn.take());
         drop(reserved);
