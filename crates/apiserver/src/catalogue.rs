@@ -15,7 +15,7 @@ use serde_json::json;
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{encoding, special::events};
+use crate::{custom::Converter, encoding, shape, special::events};
 
 /// How the stored form of a resource differs from the form it is served in.
 #[derive(Clone, Debug, Default)]
@@ -25,13 +25,28 @@ pub enum View {
     Direct,
     /// `events.k8s.io` shows the core events under other field names.
     Events,
-    /// A custom resource: entries older than the schema, or written through another version, are pruned and defaulted again.
+    /// A custom resource: entries older than the schema are pruned and defaulted again, those of another version are
+    /// converted.
     Custom {
-        /// Entries written after this revision through the storage version already obey the schema.
+        /// Entries of this version that were written after this revision obey the schema as they lie there.
         since: store::Revision,
-        /// This version is the one that is stored.
-        storage: bool,
+        /// What there is besides this version.
+        versions: Arc<Versions>,
     },
+}
+
+/// The revision of an entry that was converted in order to be shown. Its value has its real one.
+pub const CONVERTED: store::Revision = store::Revision(u64::MAX);
+
+/// The versions of a custom resource, and the ways between them.
+#[derive(Debug)]
+pub struct Versions {
+    /// All of the definition, those that are not served too, by `group/version`.
+    pub all: BTreeMap<String, Arc<Resource>>,
+    /// The `group/version` that objects are stored in.
+    pub storage: String,
+    /// Who converts; without it the versions differ in their name and in what their schemas keep.
+    pub converter: Option<Converter>,
 }
 
 /// One served resource.
@@ -43,8 +58,10 @@ pub struct Served {
     pub api_version: String,
     /// `/registry/pods/`
     pub prefix: String,
-    /// `{"kind":"Pod","apiVersion":"v1",`
+    /// `{"kind":"Pod","apiVersion":"v1",`; a custom resource is stored with both, and its head is a brace.
     pub head: Bytes,
+    /// See [`encoding::tail`].
+    pub tail: Bytes,
     /// See [`View`].
     pub view: View,
     /// For custom resources: served while its definition is being deleted, creates are refused.
@@ -72,16 +89,48 @@ pub fn prefix(group: &str, plural: &str) -> String {
     }
 }
 
+impl Versions {
+    /// The resource of a version.
+    ///
+    /// # Errors
+    /// The definition does not have it.
+    pub fn resource(&self, api_version: &str) -> Result<&Arc<Resource>, ApiError> {
+        self.all.get(api_version).ok_or_else(|| {
+            let why = format!("request to convert CR from an invalid group/version: {api_version}");
+            ApiError::other(500, "", why)
+        })
+    }
+
+    /// An entry as an object of the version it is stored in, in the shape that the version now has.
+    pub fn read(&self, entry: &Entry, kind: &str) -> Result<Object, ApiError> {
+        let mut object: Object = serde_json::from_slice(&entry.value).map_err(ApiError::internal)?;
+        // Values were stored without a version when there was only one.
+        let version = object["apiVersion"].as_str().unwrap_or(&self.storage).to_owned();
+        let resource = self.resource(&version)?;
+        object["apiVersion"] = version.into();
+        object["kind"] = kind.into();
+        shape::stored_custom(resource, &mut object);
+        Ok(object)
+    }
+
+    /// The bytes to store for an object that differs from the stored version in its name and shape only.
+    pub fn write(&self, mut object: Object) -> Result<Bytes, ApiError> {
+        let resource = self.resource(&self.storage)?;
+        object["apiVersion"] = self.storage.as_str().into();
+        shape::converted(resource, &mut object);
+        encoding::encode(&object, &encoding::tail(&self.storage, &resource.kind))
+    }
+}
+
 impl Served {
     /// A resource that is stored as it is served.
     #[must_use]
     pub fn new(resource: Arc<Resource>) -> Self {
         let api_version = resource.api_version();
-        let (first, second) = (&resource.kind, &api_version);
-        let head = if resource.builtin {
-            format!(r#"{{"kind":"{first}","apiVersion":"{second}","#)
+        let (head, tail) = if resource.builtin {
+            (format!(r#"{{"kind":"{}","apiVersion":"{api_version}","#, resource.kind), Bytes::new())
         } else {
-            format!(r#"{{"apiVersion":"{second}","kind":"{first}","#)
+            ("{".to_owned(), encoding::tail(&api_version, &resource.kind))
         };
         let view = if &*resource.group == "events.k8s.io" { View::Events } else { View::Direct };
         let mut empty = json!({"apiVersion": api_version, "kind": &*resource.kind});
@@ -91,6 +140,7 @@ impl Served {
         Self {
             prefix: prefix(&resource.group, &resource.plural),
             head: head.into(),
+            tail,
             view,
             terminating: AtomicBool::new(false),
             hidden: false,
@@ -145,10 +195,25 @@ impl Served {
     /// Whether entries can be served as the bytes they are.
     #[must_use]
     pub fn is_direct(&self, entry: &Entry) -> bool {
-        match self.view {
+        match &self.view {
             View::Direct => true,
             View::Events => false,
-            View::Custom { since, storage } => storage && entry.modified > since,
+            View::Custom { since, .. } => {
+                (entry.modified > *since || entry.modified == CONVERTED) && entry.value.ends_with(&self.tail)
+            }
+        }
+    }
+
+    /// Whether the entry has to be converted by somebody else before it can be served. [`Inner::view`] does it.
+    ///
+    /// [`Inner::view`]: crate::server::Inner::view
+    #[must_use]
+    pub fn is_foreign(&self, entry: &Entry) -> bool {
+        match &self.view {
+            View::Custom { versions, .. } => {
+                versions.converter.is_some() && !entry.value.ends_with(&self.tail)
+            }
+            View::Direct | View::Events => false,
         }
     }
 
@@ -158,31 +223,50 @@ impl Served {
             return Ok(entry.value.clone());
         }
         let object = self.object(entry)?;
-        Ok(encoding::with_revision(&encoding::encode(&object)?, encoding::revision(&entry.value)))
+        Ok(encoding::with_revision(&self.encode(&object)?, encoding::revision(&entry.value)))
     }
 
-    /// The entry, decoded, in this version, with its kind.
+    /// The entry, decoded, in this version, with its kind. An entry that [is foreign](Served::is_foreign) is an error.
     pub fn object(&self, entry: &Entry) -> Result<Object, ApiError> {
-        let mut object = encoding::decode(&entry.value, &self.api_version, &self.resource.kind)?;
-        if self.is_direct(entry) {
+        if !self.is_direct(entry)
+            && let View::Custom { versions, .. } = &self.view
+        {
+            let mut object = versions.read(entry, &self.resource.kind)?;
+            if object["apiVersion"] != *self.api_version {
+                if versions.converter.is_some() {
+                    return Err(ApiError::internal(format!("{} is not converted", entry.key)));
+                }
+                object["apiVersion"] = self.api_version.as_str().into();
+                shape::converted(&self.resource, &mut object);
+            }
             return Ok(object);
         }
-        match self.view {
-            View::Direct => {}
-            View::Events => events::to_grouped(&mut object),
-            View::Custom { .. } => crate::shape::stored_custom(&self.resource, &mut object),
+        let mut object = encoding::decode(&entry.value, &self.api_version, &self.resource.kind)?;
+        if matches!(self.view, View::Events) {
+            events::to_grouped(&mut object);
         }
         Ok(object)
     }
 
-    /// The bytes to store for an object of this version.
+    /// The value of an object of this version, in this version.
+    pub fn encode(&self, object: &Object) -> Result<Bytes, ApiError> {
+        encoding::encode(object, &self.tail)
+    }
+
+    /// The bytes to store for an object of this version. Where somebody else converts, [`Inner::to_store`] does it.
+    ///
+    /// [`Inner::to_store`]: crate::server::Inner::to_store
     pub fn stored(&self, object: &Object) -> Result<Bytes, ApiError> {
-        if matches!(self.view, View::Events) {
-            let mut core = object.clone();
-            events::to_core(&mut core);
-            return encoding::encode(&core);
+        match &self.view {
+            View::Direct => self.encode(object),
+            View::Events => {
+                let mut core = object.clone();
+                events::to_core(&mut core);
+                self.encode(&core)
+            }
+            View::Custom { versions, .. } if versions.storage == self.api_version => self.encode(object),
+            View::Custom { versions, .. } => versions.write(object.clone()),
         }
-        encoding::encode(object)
     }
 
     /// 404 for an object of this resource.
@@ -283,10 +367,10 @@ impl Catalogue {
         let mut all = Self { generation, ..Self::default() };
         for served in list {
             let resource = &served.resource;
-            let stored = match served.view {
+            let stored = match &served.view {
                 View::Direct => true,
                 View::Events => false,
-                View::Custom { storage, .. } => storage,
+                View::Custom { versions, .. } => versions.storage == served.api_version,
             };
             if stored {
                 all.by_prefix.insert(served.prefix.clone(), served.clone());

@@ -69,10 +69,16 @@ pub fn default(resource: &Resource, object: &mut Object) {
     }
 }
 
-/// A custom resource as it was stored under another schema or version.
-pub fn stored_custom(resource: &Resource, object: &mut Object) {
+/// A custom resource that came from another version: what its own does not know goes. Its defaults were those of the
+/// other version.
+pub fn converted(resource: &Resource, object: &mut Object) {
     structure::prune(object, &resource.schema);
     structure::drop_nulls(object, &resource.schema);
+}
+
+/// A custom resource as it was stored, perhaps under another schema.
+pub fn stored_custom(resource: &Resource, object: &mut Object) {
+    converted(resource, object);
     defaults::apply(object, &resource.schema);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
         && metadata.get("generation").is_none_or(|g| g == 0)

@@ -5,6 +5,7 @@
 //! definition changed end cleanly, as they do at their timeout; clients begin anew where they were.
 
 mod cleanup;
+mod convert;
 mod serve;
 
 use std::{
@@ -22,6 +23,8 @@ use crate::{
     server::{Call, Inner},
     verbs::update,
 };
+
+pub use convert::Converter;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";

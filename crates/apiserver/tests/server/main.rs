@@ -2,9 +2,12 @@
 
 mod apply;
 mod cluster;
+mod conversion;
 mod custom;
+mod field_validation;
 mod forms;
 mod kinds;
 mod metrics;
 mod openapi;
+mod published;
 mod quota;

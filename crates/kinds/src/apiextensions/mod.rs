@@ -1,6 +1,7 @@
 //! `apiextensions.k8s.io/v1`: CustomResourceDefinition, and the resources that definitions stand for.
 
 mod define;
+mod described;
 pub mod names;
 mod rules;
 

@@ -368,11 +368,6 @@ fn conversion(checks: &mut Checks, spec: &Value, here: &FieldPath) {
         } else if !known.iter().any(|v| v == "v1" || v == "v1beta1") {
             checks.invalid(&at, known.to_vec(), "must include at least one of v1, v1beta1");
         }
-        // One version needs no conversion, so nothing is lost.
-        if list(spec, "versions").len() > 1 {
-            let words = "conversion webhooks are not called by this server yet: serve one version, or versions that differ only in fields that may be dropped with strategy None";
-            checks.forbidden(&here.child("strategy"), words);
-        }
     } else {
         if has(webhook, "clientConfig") {
             let words = "should not be set when strategy is not set to Webhook";
