@@ -3,6 +3,7 @@
 //! The interpreter counts no costs, so the bound is taken before a run: the size of the expression times the longest
 //! list or map that it may walk, to the power of the depth of its loops. A run that could pass the bound is refused.
 
+pub mod estimate;
 mod functions;
 
 use std::{
@@ -38,8 +39,11 @@ const MAX_PROGRAMS: usize = 4096;
 /// Why an expression gave no value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EvalError {
-    /// It could take more steps than are left.
+    /// It could take more steps than one run may.
     #[error("call cost exceeds limit")]
+    Call,
+    /// It could take more steps than are left.
+    #[error("running out of cost budget")]
     Budget,
     /// It failed.
     #[error("{0}")]
@@ -108,6 +112,38 @@ impl Program {
         compiled
     }
 
+    /// The parsed expression.
+    pub(crate) fn expression(&self) -> &IdedExpr {
+        self.program.expression()
+    }
+
+    /// Line and column of a part, both from 1, and the text of the line.
+    pub(crate) fn place(&self, id: u64) -> (usize, usize, &str) {
+        let info = self.program.source_info();
+        let at = info.offset_for(id).map_or(0, |(start, _)| start as usize);
+        let mut begin = 0;
+        for (index, line) in info.source.split_inclusive('\n').enumerate() {
+            if at < begin + line.len() {
+                return (index + 1, at - begin + 1, line.trim_end_matches('\n'));
+            }
+            begin += line.len();
+        }
+        (1, 1, info.source.lines().next().unwrap_or_default())
+    }
+
+    /// Whether it looks at the object before the change.
+    #[must_use]
+    pub fn uses(&self, variable: &str) -> bool {
+        let mut open = vec![self.program.expression()];
+        while let Some(expression) = open.pop() {
+            if matches!(&expression.expr, Expr::Ident(name) if name == variable) {
+                return true;
+            }
+            children(expression, |child, _| open.push(child));
+        }
+        false
+    }
+
     /// Runs it over variables; takes what the run may cost from `budget`.
     ///
     /// # Errors
@@ -117,7 +153,10 @@ impl Program {
             if self.depth == 0 { 1 } else { vars.iter().map(|(_, v)| longest(v)).max().unwrap_or(1) };
         let longest = if self.depth == 0 { 1 } else { longest.max(self.literal).max(1) };
         let cost = longest.saturating_pow(self.depth).saturating_mul(self.size.max(1));
-        if cost > CALL_BUDGET || cost > *budget {
+        if cost > CALL_BUDGET {
+            return Err(EvalError::Call);
+        }
+        if cost > *budget {
             return Err(EvalError::Budget);
         }
         *budget -= cost;
@@ -303,6 +342,13 @@ fn escape(name: &str) -> String {
         .replace('/', "__slash__")
 }
 
+/// The same, for a name that can be written in an expression at all.
+fn escaped(name: &str) -> Option<String> {
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
+    let begins = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    (fits && begins).then(|| escape(name))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -342,7 +388,7 @@ mod tests {
     fn loops_that_could_run_too_long_are_refused() {
         let long: Vec<i64> = (0..2000).collect();
         let source = "self.all(x, self.all(y, self.all(z, x + y + z >= 0)))";
-        assert_eq!(run(source, &json!(long)), Err(EvalError::Budget));
+        assert_eq!(run(source, &json!(long)), Err(EvalError::Call));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! What a CustomResourceDefinition may write as a schema, beyond its structure: keywords, list types, defaults, rules.
 //!
-//! Source of rules and wording: `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation`. Upstream also
-//! estimates what each CEL rule costs and checks its types; here a rule is compiled, and its cost is bounded when it
-//! runs.
+//! Source of rules and wording: `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation`.
 
 use serde_json::Value;
 
 use super::{prescribed, structural};
 use crate::{
-    cel::Program,
+    cel::{
+        Program,
+        estimate::{self, Declared, Ty},
+    },
     field::{FieldError, FieldPath},
     schema::Schema,
 };
@@ -44,8 +45,10 @@ pub fn define(json: &Value, path: &FieldPath, status: bool) -> Result<Schema, Ve
             false
         }
     };
-    let mut walk = Walk { errors: Vec::new(), cel: Vec::new(), compile: structured };
-    walk.node(json, path, &Around { root: true, ..Around::default() }, 0);
+    let mut walk = Walk { errors: Vec::new(), cel: Vec::new(), total: 0, expensive: Vec::new() };
+    let schema = read.as_ref().ok().filter(|_| structured);
+    walk.node(json, path, &Around { root: true, schema, bound: Some(1), ..Around::default() }, 0);
+    walk.settle_total(path);
     errors.append(&mut walk.errors);
     errors.append(&mut walk.cel);
     match read {
@@ -105,22 +108,40 @@ fn root_with_status(json: &Value, path: &FieldPath, errors: &mut Vec<FieldError>
 
 /// What holds for a node because of what it is in.
 #[derive(Clone, Default)]
-struct Around {
+struct Around<'s> {
     root: bool,
+    /// The same node as it was read, if all of the schema could be; not below `allOf` and the like.
+    schema: Option<&'s Schema>,
+    /// How many values of this node one object can have at most, if anything bounds them.
+    bound: Option<u64>,
     /// Inside `apiVersion`, `kind` or `metadata` of a whole object.
     in_metadata: bool,
     /// Why there may be no default here.
     no_default: Option<String>,
     /// The first place on the way whose parts cannot be told apart in two states of an object.
     uncorrelated: Option<FieldPath>,
-    /// Below `allOf` and the like: rules are not compiled.
-    nested: bool,
+}
+
+impl<'s> Around<'s> {
+    /// What holds for a part of this node.
+    fn part(&self, json: &Value, schema: Option<&'s std::sync::Arc<Schema>>) -> Self {
+        let each = match text(json, "type") {
+            "object" if !json["additionalProperties"].is_null() => json["maxProperties"].as_u64(),
+            "array" => json["maxItems"].as_u64(),
+            _ => Some(1),
+        };
+        let bound = self.bound.zip(each).map(|(bound, each)| bound.saturating_mul(each));
+        Self { root: false, schema: schema.map(AsRef::as_ref), bound, ..self.clone() }
+    }
 }
 
 struct Walk {
     errors: Vec<FieldError>,
     cel: Vec<FieldError>,
-    compile: bool,
+    /// What all rules may cost together.
+    total: u64,
+    /// The rules that make up most of it.
+    expensive: Vec<(FieldPath, u64)>,
 }
 
 fn text<'v>(json: &'v Value, key: &str) -> &'v str {
@@ -142,7 +163,7 @@ impl Walk {
         self.errors.push(FieldError::forbidden(&path.child(key), words));
     }
 
-    fn node(&mut self, json: &Value, path: &FieldPath, around: &Around, depth: usize) {
+    fn node(&mut self, json: &Value, path: &FieldPath, around: &Around<'_>, depth: usize) {
         // The reader has told of it.
         if !json.is_object() || depth > structural::MAX_DEPTH {
             return;
@@ -154,7 +175,7 @@ impl Walk {
             self.forbid(path, "uniqueItems", words);
         }
         self.fields(json, path, around, depth);
-        let nested = Around { root: false, nested: true, ..around.clone() };
+        let nested = Around { root: false, schema: None, ..around.clone() };
         self.node(&json["not"], &path.child("not"), &nested, depth + 1);
         for key in ["allOf", "oneOf", "anyOf"] {
             for (index, child) in json[key].as_array().into_iter().flatten().enumerate() {
@@ -162,7 +183,7 @@ impl Walk {
             }
         }
         if json["items"].is_object() {
-            let mut inside = Around { root: false, ..around.clone() };
+            let mut inside = around.part(json, around.schema.and_then(|s| s.items.as_ref()));
             if json["x-kubernetes-list-type"] != "map" && inside.uncorrelated.is_none() {
                 inside.uncorrelated = Some(path.clone());
             }
@@ -174,12 +195,12 @@ impl Walk {
         }
         self.merging(json, path);
         self.rules(json, path);
-        if self.compile && !around.nested && self.errors.len() == before {
-            self.expressions(json, path, around);
+        if let (Some(schema), true) = (around.schema, self.errors.len() == before) {
+            self.expressions(json, schema, path, around);
         }
     }
 
-    fn keywords(&mut self, json: &Value, path: &FieldPath, around: &Around) {
+    fn keywords(&mut self, json: &Value, path: &FieldPath, around: &Around<'_>) {
         let kind = text(json, "type");
         if !kind.is_empty() && !TYPES.contains(&kind) {
             self.errors.push(FieldError::not_supported(&path.child("type"), kind, &TYPES));
@@ -204,7 +225,7 @@ impl Walk {
         }
     }
 
-    fn fields(&mut self, json: &Value, path: &FieldPath, around: &Around, depth: usize) {
+    fn fields(&mut self, json: &Value, path: &FieldPath, around: &Around<'_>, depth: usize) {
         let additional = &json["additionalProperties"];
         let properties = json["properties"].as_object();
         if !additional.is_null() {
@@ -212,7 +233,7 @@ impl Walk {
                 let words = "additionalProperties and properties are mutual exclusive";
                 self.forbid(path, "additionalProperties", words);
             }
-            let mut inside = Around { root: false, ..around.clone() };
+            let mut inside = around.part(json, around.schema.and_then(|s| s.additional.as_ref()));
             if around.in_metadata {
                 inside.no_default =
                     Some("inside additionalProperties applying to object metadata".to_owned());
@@ -220,7 +241,8 @@ impl Walk {
             self.node(additional, &path.child("additionalProperties"), &inside, depth + 1);
         }
         for (name, child) in properties.into_iter().flatten() {
-            let mut inside = Around { root: false, ..around.clone() };
+            let schema = around.schema.and_then(|s| s.properties.get(name.as_str()));
+            let mut inside = around.part(json, schema);
             if json["x-kubernetes-map-type"] == "atomic" && inside.uncorrelated.is_none() {
                 inside.uncorrelated = Some(path.clone());
             }
@@ -407,22 +429,57 @@ impl Walk {
         }
     }
 
-    fn expressions(&mut self, json: &Value, path: &FieldPath, around: &Around) {
-        for (index, rule) in json["x-kubernetes-validations"].as_array().into_iter().flatten().enumerate() {
+    fn expressions(&mut self, json: &Value, schema: &Schema, path: &FieldPath, around: &Around<'_>) {
+        let rules = json["x-kubernetes-validations"].as_array().map_or(&[][..], Vec::as_slice);
+        if rules.is_empty() {
+            return;
+        }
+        let whole = around.root || schema.embedded_resource;
+        let declared = Declared::of(schema, whole);
+        for (index, rule) in rules.iter().enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
-            for key in ["rule", "messageExpression"] {
+            let mut uses_old = false;
+            for (key, what, lead) in [
+                ("rule", "estimated rule cost", ""),
+                ("messageExpression", "estimated messageExpression cost", "messageExpression "),
+            ] {
                 let source = text(rule, key);
-                if let (false, Err(error)) = (source.is_empty(), Program::compile(source)) {
-                    let words = if key == "rule" {
-                        format!("compilation failed: {error}")
-                    } else {
-                        format!("messageExpression compilation failed: {error}")
-                    };
-                    self.cel.push(FieldError::invalid(&at.child(key), rule.clone(), words));
+                if source.is_empty() {
+                    continue;
                 }
+                let program = match Program::compile(source) {
+                    Ok(program) => program,
+                    Err(error) => {
+                        let words = format!("{lead}compilation failed: {error}");
+                        self.cel.push(FieldError::invalid(&at.child(key), rule.clone(), words));
+                        break;
+                    }
+                };
+                uses_old |= key == "rule" && program.uses("oldSelf");
+                let Some(declared) = &declared else { continue };
+                let known = estimate::look(&program, declared, rule["optionalOldSelf"] == true);
+                let fits = match (key, &known.ty) {
+                    (_, Ty::Dyn) | ("rule", Ty::Bool) | ("messageExpression", Ty::String) => None,
+                    ("rule", _) => Some("cel expression must evaluate to a bool".to_owned()),
+                    _ => Some("messageExpression must evaluate to a string".to_owned()),
+                };
+                let wrong = match known.wrong.as_slice() {
+                    [] => fits,
+                    wrong => Some(format!("{lead}compilation failed: {}", wrong.join("\n"))),
+                };
+                if let Some(words) = wrong {
+                    self.cel.push(FieldError::invalid(&at.child(key), rule.clone(), words));
+                    break;
+                }
+                let times = match around.bound {
+                    _ if key != "rule" => 1,
+                    Some(bound) => bound,
+                    None => estimate::most_in_request(declared),
+                };
+                self.count(&at.child(key), what, known.cost.saturating_mul(times));
             }
             let source = text(rule, "rule");
-            if source.contains("oldSelf") {
+            if uses_old {
                 if let Some(place) = &around.uncorrelated {
                     let words = format!(
                         "oldSelf cannot be used on the uncorrelatable portion of the schema within {place}"
@@ -434,6 +491,33 @@ impl Walk {
                 self.cel.push(FieldError::invalid(&at.child("optionalOldSelf"), optional, words));
             }
         }
+    }
+
+    /// Holds the cost of an expression against what one may cost, and notes it for the total.
+    fn count(&mut self, at: &FieldPath, what: &str, cost: u64) {
+        if cost > estimate::RULE_LIMIT {
+            let words = estimate::too_expensive(what, cost, estimate::RULE_LIMIT);
+            self.cel.push(FieldError::forbidden(at, words));
+        }
+        self.total = self.total.saturating_add(cost);
+        if cost >= estimate::TOTAL_LIMIT / 100 {
+            self.expensive.push((at.clone(), cost));
+        }
+    }
+
+    fn settle_total(&mut self, path: &FieldPath) {
+        if self.total <= estimate::TOTAL_LIMIT {
+            return;
+        }
+        self.expensive.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
+        for (at, _) in self.expensive.iter().take(4) {
+            let words =
+                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+            self.cel.push(FieldError::forbidden(at, words));
+        }
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        let words = estimate::too_expensive(what, self.total, estimate::TOTAL_LIMIT);
+        self.cel.push(FieldError::forbidden(path, words));
     }
 }
 
