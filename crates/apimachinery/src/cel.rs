@@ -144,15 +144,29 @@ impl Program {
         false
     }
 
+    /// Whether it goes over lists or maps.
+    #[must_use]
+    pub fn loops(&self) -> bool {
+        self.depth > 0
+    }
+
     /// Runs it over variables; takes what the run may cost from `budget`.
     ///
     /// # Errors
-    /// [`EvalError::Budget`] when it may cost too much, else what went wrong.
+    /// [`EvalError::Call`] and [`EvalError::Budget`] when it may cost too much, else what went wrong.
     pub fn eval(&self, vars: &[(&str, Value)], budget: &mut u64) -> Result<Value, EvalError> {
         let longest =
             if self.depth == 0 { 1 } else { vars.iter().map(|(_, v)| longest(v)).max().unwrap_or(1) };
         let longest = if self.depth == 0 { 1 } else { longest.max(self.literal).max(1) };
         let cost = longest.saturating_pow(self.depth).saturating_mul(self.size.max(1));
+        self.run(vars, cost, budget)
+    }
+
+    /// The same for a run of which it is known what it may `cost` at most.
+    ///
+    /// # Errors
+    /// As [`Program::eval`].
+    pub fn run(&self, vars: &[(&str, Value)], cost: u64, budget: &mut u64) -> Result<Value, EvalError> {
         if cost > CALL_BUDGET {
             return Err(EvalError::Call);
         }

@@ -15,7 +15,7 @@ use serde_json::json;
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{custom::Converter, encoding, shape, special::events};
+use crate::{custom::Versions, encoding, shape, special::events};
 
 /// How the stored form of a resource differs from the form it is served in.
 #[derive(Clone, Debug, Default)]
@@ -37,17 +37,6 @@ pub enum View {
 
 /// The revision of an entry that was converted in order to be shown. Its value has its real one.
 pub const CONVERTED: store::Revision = store::Revision(u64::MAX);
-
-/// The versions of a custom resource, and the ways between them.
-#[derive(Debug)]
-pub struct Versions {
-    /// All of the definition, those that are not served too, by `group/version`.
-    pub all: BTreeMap<String, Arc<Resource>>,
-    /// The `group/version` that objects are stored in.
-    pub storage: String,
-    /// Who converts; without it the versions differ in their name and in what their schemas keep.
-    pub converter: Option<Converter>,
-}
 
 /// One served resource.
 #[derive(Debug)]
@@ -76,7 +65,7 @@ pub struct Served {
     pub deprecation: Option<String>,
     /// An object with nothing but what is always encoded: what owners of a new object's fields are found by.
     pub empty: Object,
-    /// The other served versions of the kind and their schemas.
+    /// The other versions of the kind and their schemas: managers of fields may have written through them.
     pub others: Vec<(Arc<str>, Arc<Schema>)>,
 }
 
@@ -86,39 +75,6 @@ pub fn prefix(group: &str, plural: &str) -> String {
     match (group, plural) {
         ("", _) | ("events.k8s.io", "events") => format!("/registry/{plural}/"),
         _ => format!("/registry/{group}/{plural}/"),
-    }
-}
-
-impl Versions {
-    /// The resource of a version.
-    ///
-    /// # Errors
-    /// The definition does not have it.
-    pub fn resource(&self, api_version: &str) -> Result<&Arc<Resource>, ApiError> {
-        self.all.get(api_version).ok_or_else(|| {
-            let why = format!("request to convert CR from an invalid group/version: {api_version}");
-            ApiError::other(500, "", why)
-        })
-    }
-
-    /// An entry as an object of the version it is stored in, in the shape that the version now has.
-    pub fn read(&self, entry: &Entry, kind: &str) -> Result<Object, ApiError> {
-        let mut object: Object = serde_json::from_slice(&entry.value).map_err(ApiError::internal)?;
-        // Values were stored without a version when there was only one.
-        let version = object["apiVersion"].as_str().unwrap_or(&self.storage).to_owned();
-        let resource = self.resource(&version)?;
-        object["apiVersion"] = version.into();
-        object["kind"] = kind.into();
-        shape::stored_custom(resource, &mut object);
-        Ok(object)
-    }
-
-    /// The bytes to store for an object that differs from the stored version in its name and shape only.
-    pub fn write(&self, mut object: Object) -> Result<Bytes, ApiError> {
-        let resource = self.resource(&self.storage)?;
-        object["apiVersion"] = self.storage.as_str().into();
-        shape::converted(resource, &mut object);
-        encoding::encode(&object, &encoding::tail(&self.storage, &resource.kind))
     }
 }
 

@@ -165,8 +165,13 @@ pub fn body(
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = parse(bytes, encoding)?;
     type_meta(served, &served.resource.kind, &served.api_version, &mut value)?;
-    let unknown = apply(&served.resource, &mut value)?;
-    strict(&served.resource, validation, duplicates.into_iter().chain(unknown), warnings)?;
+    let mut found = duplicates;
+    found.extend(apply(&served.resource, &mut value)?);
+    // A typed struct is decoded field by field, a custom resource is read first and looked at then.
+    if served.resource.builtin && encoding == Encoding::Json && found.len() > 1 {
+        found = decode::in_order(bytes, found);
+    }
+    strict(&served.resource, validation, found.into_iter(), warnings)?;
     Ok(value)
 }
 

@@ -6,10 +6,6 @@ use serde_json::Value;
 
 use super::{prescribed, structural};
 use crate::{
-    cel::{
-        Program,
-        estimate::{self, Declared, Ty},
-    },
     field::{FieldError, FieldPath},
     schema::Schema,
 };
@@ -108,18 +104,18 @@ fn root_with_status(json: &Value, path: &FieldPath, errors: &mut Vec<FieldError>
 
 /// What holds for a node because of what it is in.
 #[derive(Clone, Default)]
-struct Around<'s> {
-    root: bool,
+pub(super) struct Around<'s> {
+    pub(super) root: bool,
     /// The same node as it was read, if all of the schema could be; not below `allOf` and the like.
-    schema: Option<&'s Schema>,
+    pub(super) schema: Option<&'s Schema>,
     /// How many values of this node one object can have at most, if anything bounds them.
-    bound: Option<u64>,
+    pub(super) bound: Option<u64>,
     /// Inside `apiVersion`, `kind` or `metadata` of a whole object.
     in_metadata: bool,
     /// Why there may be no default here.
     no_default: Option<String>,
     /// The first place on the way whose parts cannot be told apart in two states of an object.
-    uncorrelated: Option<FieldPath>,
+    pub(super) uncorrelated: Option<FieldPath>,
 }
 
 impl<'s> Around<'s> {
@@ -135,16 +131,16 @@ impl<'s> Around<'s> {
     }
 }
 
-struct Walk {
+pub(super) struct Walk {
     errors: Vec<FieldError>,
-    cel: Vec<FieldError>,
+    pub(super) cel: Vec<FieldError>,
     /// What all rules may cost together.
-    total: u64,
+    pub(super) total: u64,
     /// The rules that make up most of it.
-    expensive: Vec<(FieldPath, u64)>,
+    pub(super) expensive: Vec<(FieldPath, u64)>,
 }
 
-fn text<'v>(json: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(json: &'v Value, key: &str) -> &'v str {
     json[key].as_str().unwrap_or_default()
 }
 
@@ -427,97 +423,6 @@ impl Walk {
                 self.errors.push(FieldError::not_supported(&at.child("reason"), reason, &REASONS));
             }
         }
-    }
-
-    fn expressions(&mut self, json: &Value, schema: &Schema, path: &FieldPath, around: &Around<'_>) {
-        let rules = json["x-kubernetes-validations"].as_array().map_or(&[][..], Vec::as_slice);
-        if rules.is_empty() {
-            return;
-        }
-        let whole = around.root || schema.embedded_resource;
-        let declared = Declared::of(schema, whole);
-        for (index, rule) in rules.iter().enumerate() {
-            let at = path.child("x-kubernetes-validations").index(index);
-            let mut uses_old = false;
-            for (key, what, lead) in [
-                ("rule", "estimated rule cost", ""),
-                ("messageExpression", "estimated messageExpression cost", "messageExpression "),
-            ] {
-                let source = text(rule, key);
-                if source.is_empty() {
-                    continue;
-                }
-                let program = match Program::compile(source) {
-                    Ok(program) => program,
-                    Err(error) => {
-                        let words = format!("{lead}compilation failed: {error}");
-                        self.cel.push(FieldError::invalid(&at.child(key), rule.clone(), words));
-                        break;
-                    }
-                };
-                uses_old |= key == "rule" && program.uses("oldSelf");
-                let Some(declared) = &declared else { continue };
-                let known = estimate::look(&program, declared, rule["optionalOldSelf"] == true);
-                let fits = match (key, &known.ty) {
-                    (_, Ty::Dyn) | ("rule", Ty::Bool) | ("messageExpression", Ty::String) => None,
-                    ("rule", _) => Some("cel expression must evaluate to a bool".to_owned()),
-                    _ => Some("messageExpression must evaluate to a string".to_owned()),
-                };
-                let wrong = match known.wrong.as_slice() {
-                    [] => fits,
-                    wrong => Some(format!("{lead}compilation failed: {}", wrong.join("\n"))),
-                };
-                if let Some(words) = wrong {
-                    self.cel.push(FieldError::invalid(&at.child(key), rule.clone(), words));
-                    break;
-                }
-                let times = match around.bound {
-                    _ if key != "rule" => 1,
-                    Some(bound) => bound,
-                    None => estimate::most_in_request(declared),
-                };
-                self.count(&at.child(key), what, known.cost.saturating_mul(times));
-            }
-            let source = text(rule, "rule");
-            if uses_old {
-                if let Some(place) = &around.uncorrelated {
-                    let words = format!(
-                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {place}"
-                    );
-                    self.cel.push(FieldError::invalid(&at.child("rule"), source, words));
-                }
-            } else if let Some(optional) = rule["optionalOldSelf"].as_bool() {
-                let words = "may not be set if oldSelf is not used in rule";
-                self.cel.push(FieldError::invalid(&at.child("optionalOldSelf"), optional, words));
-            }
-        }
-    }
-
-    /// Holds the cost of an expression against what one may cost, and notes it for the total.
-    fn count(&mut self, at: &FieldPath, what: &str, cost: u64) {
-        if cost > estimate::RULE_LIMIT {
-            let words = estimate::too_expensive(what, cost, estimate::RULE_LIMIT);
-            self.cel.push(FieldError::forbidden(at, words));
-        }
-        self.total = self.total.saturating_add(cost);
-        if cost >= estimate::TOTAL_LIMIT / 100 {
-            self.expensive.push((at.clone(), cost));
-        }
-    }
-
-    fn settle_total(&mut self, path: &FieldPath) {
-        if self.total <= estimate::TOTAL_LIMIT {
-            return;
-        }
-        self.expensive.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
-        for (at, _) in self.expensive.iter().take(4) {
-            let words =
-                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
-            self.cel.push(FieldError::forbidden(at, words));
-        }
-        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
-        let words = estimate::too_expensive(what, self.total, estimate::TOTAL_LIMIT);
-        self.cel.push(FieldError::forbidden(path, words));
     }
 }
 

@@ -157,14 +157,10 @@ fn written(schema: &Schema, old: bool) -> Value {
     }
     if schema.int_or_string && schema.name.is_none() && !old {
         let either = json!([{"type": "integer"}, {"type": "string"}]);
-        match out.get_mut("anyOf") {
-            None => {
-                out.insert("anyOf".to_owned(), either);
-            }
-            Some(_) => match out.entry("allOf").or_insert_with(|| json!([])) {
-                Value::Array(all) => all.insert(0, json!({"anyOf": either})),
-                _ => {}
-            },
+        if !out.contains_key("anyOf") {
+            out.insert("anyOf".to_owned(), either);
+        } else if let Value::Array(all) = out.entry("allOf").or_insert_with(|| json!([])) {
+            all.insert(0, json!({"anyOf": either}));
         }
     }
     Value::Object(out)

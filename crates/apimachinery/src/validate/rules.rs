@@ -1,12 +1,17 @@
 //! The CEL rules of a schema (`x-kubernetes-validations`), in preorder.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{at, counterpart, keywords};
 use crate::{
-    cel::{self, Program},
+    cel::{
+        self, Program,
+        estimate::{self, Declared},
+    },
     field::{FieldError, FieldPath},
-    schema::{CelRule, Schema, Type},
+    schema::{CelRule, Rules, Schema, Type},
     structure::{At, Path},
 };
 
@@ -39,6 +44,7 @@ fn node(
     }
     if let Some(rules) = schema.rules.as_ref().filter(|r| !r.cel.is_empty()) {
         let this = cel::value(value, Some(schema), path.is_none());
+        let sizes = sizes(rules, value, old, schema, path.is_none());
         let before = old.map(|old| cel::value(old, Some(schema), path.is_none()));
         for rule in &rules.cel {
             // A rule that was too expensive was the last.
@@ -50,7 +56,9 @@ fn node(
             {
                 continue;
             }
-            if let Some(error) = evaluate(rule, &this, before.as_ref(), value, schema, path, budget) {
+            if let Some(error) =
+                evaluate(rule, &this, before.as_ref(), value, schema, path, sizes.as_ref(), budget)
+            {
                 errors.push(error);
             }
         }
@@ -76,6 +84,23 @@ fn node(
     }
 }
 
+/// The sizes of what a rule that goes over lists or maps sees; nothing where no rule does.
+fn sizes(
+    rules: &Rules,
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Schema,
+    root: bool,
+) -> Option<Arc<Declared>> {
+    let loops = |rule: &CelRule| Program::cached(&rule.rule).is_ok_and(|program| program.loops());
+    if !rules.cel.iter().any(loops) {
+        return None;
+    }
+    let states: Vec<&Value> = std::iter::once(value).chain(old).collect();
+    Declared::measured(&states, schema, root || schema.embedded_resource)
+}
+
+#[allow(clippy::too_many_arguments)]
 fn evaluate(
     rule: &CelRule,
     this: &cel::Value,
@@ -83,6 +108,7 @@ fn evaluate(
     value: &Value,
     schema: &Schema,
     path: Option<&Path<'_>>,
+    sizes: Option<&Arc<Declared>>,
     budget: &mut u64,
 ) -> Option<FieldError> {
     let here = at(path);
@@ -101,7 +127,14 @@ fn evaluate(
         Ok(program) => program,
         Err(error) => return Some(FieldError::invalid(&here, kind, format!("rule compile error: {error}"))),
     };
-    match program.eval(&vars, budget) {
+    let outcome = match sizes.filter(|_| program.loops()) {
+        Some(sizes) => {
+            let cost = estimate::look(&program, sizes, rule.optional_old_self).cost;
+            program.run(&vars, cost, budget)
+        }
+        None => program.eval(&vars, budget),
+    };
+    match outcome {
         Ok(cel::Value::Bool(true)) => return None,
         Ok(cel::Value::Bool(false)) => {}
         Ok(_) => {
@@ -112,8 +145,7 @@ fn evaluate(
             ));
         }
         Err(cel::EvalError::Budget) => {
-            let words =
-                "validation failed due to running out of cost budget, no further validation rules will be run";
+            let words = "validation failed due to running out of cost budget, no further validation rules will be run";
             *budget = 0;
             return Some(FieldError::invalid(&here, kind, words));
         }

@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use store::{Entry, Event, Key, Revision};
 
+use super::Versions;
 use crate::{
-    catalogue::{CONVERTED, Served, Versions, View},
+    catalogue::{CONVERTED, Served, View},
     encoding,
     extension::Target,
     selection,
@@ -29,6 +30,9 @@ const MOST: (usize, usize) = (500, 1 << 20);
 /// Converted entries that watches share; beyond it they are forgotten.
 const KEPT: usize = 4096;
 
+/// One entry, by the version it is shown in.
+type Views = Vec<(String, Arc<Entry>)>;
+
 /// The conversion webhook of a definition.
 pub struct Converter {
     /// Why it cannot be called: its configuration makes no sense.
@@ -36,7 +40,7 @@ pub struct Converter {
     /// `apiextensions.k8s.io/v1`, or the beta version if the webhook prefers it.
     review: Option<&'static str>,
     /// What watches have seen, by key, revision and version.
-    seen: Mutex<HashMap<(Key, Revision), Vec<(String, Arc<Entry>)>>>,
+    seen: Mutex<HashMap<(Key, Revision), Views>>,
 }
 
 impl fmt::Debug for Converter {
@@ -66,12 +70,7 @@ impl Converter {
     }
 
     /// The objects at version `to`, in their order. All of them have another version.
-    async fn convert(
-        &self,
-        inner: &Inner,
-        objects: Vec<Object>,
-        to: &str,
-    ) -> Result<Vec<Object>, ApiError> {
+    async fn convert(&self, inner: &Inner, objects: Vec<Object>, to: &str) -> Result<Vec<Object>, ApiError> {
         let Some(first) = objects.first() else { return Ok(objects) };
         let text = |field: &str| first[field].as_str().unwrap_or_default();
         let whose = format!("conversion webhook for {}, Kind={}", text("apiVersion"), text("kind"));
@@ -97,7 +96,8 @@ impl Converter {
         let pairs = objects.iter().zip(made).enumerate();
         pairs
             .map(|(index, (from, mut made))| {
-                let place = if many { format!(" converted object at index {index}") } else { " object".to_owned() };
+                let place =
+                    if many { format!(" converted object at index {index}") } else { " object".to_owned() };
                 same(from, &made, to).map_err(|why| fail(format!("returned invalid{place}: {why}")))?;
                 restore(from, &mut made)
                     .map_err(|why| fail(format!("returned invalid metadata in{place}: {why}")))?;
@@ -150,11 +150,9 @@ fn same(from: &Object, made: &Object, to: &str) -> Result<(), String> {
         let kind = |object: &Object| object["kind"].as_str().unwrap_or_default().to_owned();
         return Err(format!("invalid kind (expected {}, received {})", kind(from), kind(made)));
     }
-    for (name, of) in [
-        ("name", meta::name as fn(&Object) -> &str),
-        ("namespace", meta::namespace),
-        ("UID", meta::uid),
-    ] {
+    for (name, of) in
+        [("name", meta::name as fn(&Object) -> &str), ("namespace", meta::namespace), ("UID", meta::uid)]
+    {
         let (before, after) = (of(from), of(made));
         if before != after {
             return Err(format!("must have the same {name}: {before} != {after}"));
@@ -380,7 +378,10 @@ mod tests {
     #[test]
     fn only_labels_and_annotations_of_metadata_are_the_webhooks() {
         let from = object("a/v1", json!({"name": "n", "uid": "u", "labels": {"a": "1"}, "generation": 3}));
-        let mut made = object("a/v2", json!({"name": "n", "uid": "u", "labels": {"b": "2"}, "generation": 9, "finalizers": ["f"]}));
+        let mut made = object(
+            "a/v2",
+            json!({"name": "n", "uid": "u", "labels": {"b": "2"}, "generation": 9, "finalizers": ["f"]}),
+        );
         assert_eq!(same(&from, &made, "a/v2"), Ok(()));
         restore(&from, &mut made).unwrap();
         assert_eq!(made["metadata"], json!({"name": "n", "uid": "u", "labels": {"b": "2"}, "generation": 3}));
@@ -409,7 +410,8 @@ mod tests {
     #[test]
     fn an_answer_must_be_to_the_question() {
         let review = "apiextensions.k8s.io/v1";
-        let answer = |response: Value| json!({"apiVersion": review, "kind": "ConversionReview", "response": response});
+        let answer =
+            |response: Value| json!({"apiVersion": review, "kind": "ConversionReview", "response": response});
         let ask = |mut answer: Value| converted(&mut answer, review, "1");
         let good = json!({"uid": "1", "result": {"status": "Success"}, "convertedObjects": [1]});
         assert_eq!(ask(answer(good.clone())), Ok(vec![json!(1)]));

@@ -7,6 +7,7 @@
 mod cleanup;
 mod convert;
 mod serve;
+mod versions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use convert::Converter;
+pub use versions::Versions;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";

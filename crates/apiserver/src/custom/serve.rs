@@ -6,8 +6,8 @@ use apimachinery::{FieldError, Object, Schema};
 use kinds::apiextensions;
 use store::Revision;
 
-use super::Converter;
-use crate::catalogue::{Served, Versions, View};
+use super::{Converter, Versions};
+use crate::catalogue::{Served, View};
 
 /// Every version of a definition, those that are not served too: one of them may be what is stored. `since`: objects
 /// written later obey the schema as it is now.
@@ -37,7 +37,6 @@ pub(super) fn served(
     });
     let schemas: Vec<_> = made
         .iter()
-        .filter(|v| v.served)
         .map(|v| (Arc::<str>::from(v.resource.api_version()), v.resource.schema.clone()))
         .collect();
     let serve = |version: apiextensions::Version| {

@@ -64,7 +64,10 @@ impl NodeConnector for Webhook {
         assert!(matches!(tls, Tls::Verified { name, .. } if name == "127.0.0.1"));
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let review: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!((&review["kind"], &review["apiVersion"]), (&json!("ConversionReview"), &json!("apiextensions.k8s.io/v1")));
+        assert_eq!(
+            (&review["kind"], &review["apiVersion"]),
+            (&json!("ConversionReview"), &json!("apiextensions.k8s.io/v1"))
+        );
         let to = review["request"]["desiredAPIVersion"].as_str().unwrap();
         let mut objects = review["request"]["objects"].as_array().unwrap().clone();
         assert!(objects.iter().all(|object| object["apiVersion"] != to), "what has the version is not sent");
@@ -183,7 +186,9 @@ async fn a_list_of_objects_stored_in_different_versions_is_shown_in_either() {
     stored["spec"]["versions"] = versions("v2");
     let changed = cluster.update(&at, &stored).await.ok();
     assert_eq!(changed["status"]["storedVersions"], json!(["v1", "v2"]));
-    cluster.until(&format!("{GROUP}/v1"), |a| a.json()["resources"][0]["storageVersionHash"] != Value::Null).await;
+    cluster
+        .until(&format!("{GROUP}/v1"), |a| a.json()["resources"][0]["storageVersionHash"] != Value::Null)
+        .await;
     // Until the new storage version is in force: it is when writing v2 asks nobody.
     loop {
         webhook.asked();
@@ -276,8 +281,14 @@ async fn what_a_webhook_may_not_do_is_refused_in_every_verb() {
     let cases: [(fn(&mut Value), &str); 5] = [
         (|a| a["response"]["result"] = json!({"status": "Failure", "message": "no way"}), "failed: no way"),
         (|a| a["response"]["convertedObjects"] = json!([]), "returned 0 objects, expected 1"),
-        (|a| a["response"]["convertedObjects"][0]["metadata"]["name"] = "two".into(), "returned invalid object: must have the same name: one != two"),
-        (|a| a["response"]["convertedObjects"][0]["apiVersion"] = "stable.example.com/v1".into(), "returned invalid object: invalid groupVersion (expected stable.example.com/v2, received stable.example.com/v1)"),
+        (
+            |a| a["response"]["convertedObjects"][0]["metadata"]["name"] = "two".into(),
+            "returned invalid object: must have the same name: one != two",
+        ),
+        (
+            |a| a["response"]["convertedObjects"][0]["apiVersion"] = "stable.example.com/v1".into(),
+            "returned invalid object: invalid groupVersion (expected stable.example.com/v2, received stable.example.com/v1)",
+        ),
         (|a| a["response"]["uid"] = "x".into(), "failed: expected response.uid="),
     ];
     for (spoil, words) in cases {
@@ -318,7 +329,11 @@ async fn a_version_without_a_webhook_keeps_what_its_schema_knows() {
     plain["spec"]["conversion"] = json!({"strategy": "None"});
     plain["spec"]["versions"] = json!([
         version("v1", true, json!({"a": {"type": "string"}, "d": {"type": "string", "default": "one"}})),
-        version("v2", false, json!({"a": {"type": "string"}, "d": {"type": "string", "default": "two"}, "new": {"type": "string"}})),
+        version(
+            "v2",
+            false,
+            json!({"a": {"type": "string"}, "d": {"type": "string", "default": "two"}, "new": {"type": "string"}})
+        ),
     ]);
     cluster.create(DEFINITIONS, &plain).await.ok();
     cluster.until(&path("v2"), |answer| answer.code == 200).await;
@@ -330,11 +345,9 @@ async fn a_version_without_a_webhook_keeps_what_its_schema_knows() {
         "the stored version does not know the new field"
     );
     let told = events(&mut watch, 1).await;
-    assert_eq!(
-        (&told[0].1["apiVersion"], &told[0].1["d"]),
-        (&json!("stable.example.com/v1"), &json!("two"))
-    );
-    let applied = json!({"apiVersion": "stable.example.com/v1", "kind": "Host", "metadata": {"name": "x"}, "a": "9"});
+    assert_eq!((&told[0].1["apiVersion"], &told[0].1["d"]), (&json!("stable.example.com/v1"), &json!("two")));
+    let applied =
+        json!({"apiVersion": "stable.example.com/v1", "kind": "Host", "metadata": {"name": "x"}, "a": "9"});
     let (code, _) = cluster.apply(&format!("{}/x", path("v1")), "m", &applied).await.refused();
     assert_eq!(code, 409, "owned by whoever wrote it through the other version");
     let forced = cluster.apply(&format!("{}/x?force=true", path("v1")), "m", &applied).await.ok();

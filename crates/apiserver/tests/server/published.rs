@@ -92,19 +92,28 @@ async fn a_schema_is_published_as_it_was_declared_and_explained() {
     assert_eq!(words(root), "Foo CRD for Testing");
     assert!(words(&root["properties"]["apiVersion"]).starts_with("APIVersion defines"));
     assert!(words(&root["properties"]["metadata"]).starts_with("Standard object's metadata"));
-    assert_eq!(root["properties"]["metadata"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    assert_eq!(
+        root["properties"]["metadata"]["allOf"][0]["$ref"],
+        "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
     let metadata = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"];
     assert!(words(&metadata["creationTimestamp"]).starts_with("CreationTimestamp is a timestamp"));
     assert_eq!(words(&root["properties"]["spec"]["properties"]["bars"]), "List of Bars and their specs.");
     let patch = &document["paths"]["/apis/foo.example.com/v1/namespaces/{namespace}/foos/{name}"]["patch"];
     let query = patch["parameters"].as_array().unwrap();
-    assert!(query.iter().any(|p| p["name"] == "fieldValidation"), "kubectl leaves the validation to the server");
+    assert!(
+        query.iter().any(|p| p["name"] == "fieldValidation"),
+        "kubectl leaves the validation to the server"
+    );
     // What kubectl's validation by the server answers.
     let path = "/apis/foo.example.com/v1/namespaces/default/foos?fieldValidation=Strict";
     let with = |spec: Value| json!({"apiVersion": "foo.example.com/v1", "kind": "Foo", "metadata": {"name": "test-foo"}, "spec": spec});
     cluster.create(path, &with(json!({"bars": [{"name": "test-bar"}]}))).await.ok();
     for (spec, words) in [
-        (json!({"bars": [{"name": "x", "feeling": "NonExistentValue"}]}), "Unsupported value: \"NonExistentValue\""),
+        (
+            json!({"bars": [{"name": "x", "feeling": "NonExistentValue"}]}),
+            "Unsupported value: \"NonExistentValue\"",
+        ),
         (json!({"foo": true}), "unknown field \"spec.foo\""),
         (json!({"bars": [{"age": "10"}]}), "spec.bars[0].name: Required value"),
     ] {
@@ -125,7 +134,10 @@ async fn a_kind_that_keeps_any_field_is_a_bare_object() {
     define(&cluster, "root.example.com", "foos", &["v1"], &root).await;
     published(&cluster, "com.example.root.v1.Foo", &bare).await;
     let document = cluster.get("/openapi/v3/apis/root.example.com/v1").await.ok();
-    assert_eq!(document["components"]["schemas"]["com.example.root.v1.Foo"]["description"], "Foo CRD for Testing");
+    assert_eq!(
+        document["components"]["schemas"]["com.example.root.v1.Foo"]["description"],
+        "Foo CRD for Testing"
+    );
     // Below the root only the place itself is open.
     let mut nested = foo();
     nested["properties"]["spec"]["x-kubernetes-preserve-unknown-fields"] = true.into();

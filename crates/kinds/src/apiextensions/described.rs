@@ -15,20 +15,50 @@ pub const METADATA: &str = "Standard object's metadata: what an object of any ki
 /// The fields of metadata.
 const FIELDS: [(&str, &str); 15] = [
     ("annotations", "Annotations are texts by key that tools keep with the object. Nothing selects by them."),
-    ("creationTimestamp", "CreationTimestamp is a timestamp set by the server when the object was made, in RFC 3339 form and UTC. Clients cannot set it."),
-    ("deletionGracePeriodSeconds", "Seconds that the object has for an orderly end, once it is being deleted. It can only be shortened."),
-    ("deletionTimestamp", "DeletionTimestamp is when the object will be gone. The server sets it when somebody asks for the deletion; from then on the object cannot be kept."),
-    ("finalizers", "Finalizers name who has work to do before the object may go. Each takes its entry away when it is done."),
-    ("generateName", "GenerateName is the beginning of a name that the server completes, if no name is given."),
+    (
+        "creationTimestamp",
+        "CreationTimestamp is a timestamp set by the server when the object was made, in RFC 3339 form and UTC. Clients cannot set it.",
+    ),
+    (
+        "deletionGracePeriodSeconds",
+        "Seconds that the object has for an orderly end, once it is being deleted. It can only be shortened.",
+    ),
+    (
+        "deletionTimestamp",
+        "DeletionTimestamp is when the object will be gone. The server sets it when somebody asks for the deletion; from then on the object cannot be kept.",
+    ),
+    (
+        "finalizers",
+        "Finalizers name who has work to do before the object may go. Each takes its entry away when it is done.",
+    ),
+    (
+        "generateName",
+        "GenerateName is the beginning of a name that the server completes, if no name is given.",
+    ),
     ("generation", "A number that rises with each change of the wanted state. The server sets it."),
     ("labels", "Labels are texts by key that selectors choose objects by."),
-    ("managedFields", "ManagedFields notes which manager owns which fields, for server-side apply. Users rarely need it."),
+    (
+        "managedFields",
+        "ManagedFields notes which manager owns which fields, for server-side apply. Users rarely need it.",
+    ),
     ("name", "Name is unique within a namespace, and cannot be changed."),
-    ("namespace", "Namespace is where the name is unique. It cannot be changed; objects of the whole cluster have none."),
-    ("ownerReferences", "The objects that this one belongs to. When all of them are gone it is collected; one of them may be its controller."),
-    ("resourceVersion", "An opaque text that changes with each write. Clients compare it, and give it back to write only what they have seen."),
+    (
+        "namespace",
+        "Namespace is where the name is unique. It cannot be changed; objects of the whole cluster have none.",
+    ),
+    (
+        "ownerReferences",
+        "The objects that this one belongs to. When all of them are gone it is collected; one of them may be its controller.",
+    ),
+    (
+        "resourceVersion",
+        "An opaque text that changes with each write. Clients compare it, and give it back to write only what they have seen.",
+    ),
     ("selfLink", "Not set any more."),
-    ("uid", "UID tells this object from every other one in time and space, also from one of the same name. The server sets it."),
+    (
+        "uid",
+        "UID tells this object from every other one in time and space, also from one of the same name. The server sets it.",
+    ),
 ];
 
 /// The same field, with words to it.

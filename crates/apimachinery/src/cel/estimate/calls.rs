@@ -17,13 +17,46 @@ pub fn result(function: &str, target: Option<&Ty>, args: &[Ty]) -> Ty {
     let a = args.first().unwrap_or(&Ty::Dyn);
     let b = args.get(1).unwrap_or(&Ty::Dyn);
     match function {
-        op::EQUALS | op::NOT_EQUALS | op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS
-        | op::LOGICAL_AND | op::LOGICAL_OR | op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE | op::IN
-        | "startsWith" | "endsWith" | "contains" | "matches" | "isSorted" | "bool" | "isURL" | "isIP"
-        | "isCIDR" | "isQuantity" | "isSemver" | "isInteger" | "isLessThan" | "isGreaterThan" | "containsIP"
-        | "containsCIDR" | "includes" | "hasValue" | "isCanonical" | "equivalent" | "intersects"
-        | "isLoopback" | "isUnspecified" | "isGlobalUnicast" | "isLinkLocalMulticast"
-        | "isLinkLocalUnicast" | "sets.contains" | "sets.equivalent" | "sets.intersects"
+        op::EQUALS
+        | op::NOT_EQUALS
+        | op::LESS
+        | op::LESS_EQUALS
+        | op::GREATER
+        | op::GREATER_EQUALS
+        | op::LOGICAL_AND
+        | op::LOGICAL_OR
+        | op::LOGICAL_NOT
+        | op::NOT_STRICTLY_FALSE
+        | op::IN
+        | "startsWith"
+        | "endsWith"
+        | "contains"
+        | "matches"
+        | "isSorted"
+        | "bool"
+        | "isURL"
+        | "isIP"
+        | "isCIDR"
+        | "isQuantity"
+        | "isSemver"
+        | "isInteger"
+        | "isLessThan"
+        | "isGreaterThan"
+        | "containsIP"
+        | "containsCIDR"
+        | "includes"
+        | "hasValue"
+        | "isCanonical"
+        | "equivalent"
+        | "intersects"
+        | "isLoopback"
+        | "isUnspecified"
+        | "isGlobalUnicast"
+        | "isLinkLocalMulticast"
+        | "isLinkLocalUnicast"
+        | "sets.contains"
+        | "sets.equivalent"
+        | "sets.intersects"
         | "ip.isCanonical" => Ty::Bool,
         "size" | "int" | "indexOf" | "lastIndexOf" | "family" | "prefixLength" | "sign" | "asInteger"
         | "compareTo" | "getFullYear" | "getMonth" | "getDate" | "getDayOfMonth" | "getDayOfWeek"

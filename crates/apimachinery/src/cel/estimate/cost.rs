@@ -7,41 +7,38 @@ use std::{collections::HashMap, sync::Arc};
 
 use ::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
-use super::{
-    Declared, Ty,
-    types::{Types, inner},
-};
+use super::{Declared, Ty, types::Types};
 
 /// A cost, or a size, between two bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Range {
-    min: u64,
-    max: u64,
+pub(super) struct Range {
+    pub(super) min: u64,
+    pub(super) max: u64,
 }
 
 /// Walking over a text costs so much a character.
-const TEXT: f64 = 0.1;
+pub(super) const TEXT: f64 = 0.1;
 /// A regular expression costs so much a character of its own.
-const PATTERN: f64 = 0.25;
+pub(super) const PATTERN: f64 = 0.25;
 const LIST: Range = Range::of(10);
 const MAP: Range = Range::of(30);
 const STRUCT: Range = Range::of(40);
-const ANY: Range = Range { min: 0, max: u64::MAX };
+pub(super) const ANY: Range = Range { min: 0, max: u64::MAX };
 
 impl Range {
-    const fn of(number: u64) -> Self {
+    pub(super) const fn of(number: u64) -> Self {
         Self { min: number, max: number }
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self { min: self.min.saturating_add(other.min), max: self.max.saturating_add(other.max) }
     }
 
-    fn times(self, other: Self) -> Self {
+    pub(super) fn times(self, other: Self) -> Self {
         Self { min: self.min.saturating_mul(other.min), max: self.max.saturating_mul(other.max) }
     }
 
-    fn scaled(self, factor: f64) -> Self {
+    pub(super) fn scaled(self, factor: f64) -> Self {
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let scale = |number: u64| (number as f64 * factor).ceil() as u64;
         Self { min: scale(self.min), max: scale(self.max) }
@@ -74,8 +71,8 @@ struct Local {
     entries: Option<Entries>,
 }
 
-struct Coster<'t> {
-    types: &'t Types,
+pub(super) struct Coster<'t> {
+    pub(super) types: &'t Types,
     root: &'t Arc<Declared>,
     paths: HashMap<u64, Vec<String>>,
     locals: Vec<(String, Local)>,
@@ -101,7 +98,7 @@ impl Coster<'_> {
         self.locals.iter().rev().find(|(known, _)| known == name).map(|(_, local)| local)
     }
 
-    fn path(&self, e: &IdedExpr) -> Vec<String> {
+    pub(super) fn path(&self, e: &IdedExpr) -> Vec<String> {
         if let Expr::Ident(name) = &e.expr
             && let Some(local) = self.local(name)
         {
@@ -197,8 +194,7 @@ impl Coster<'_> {
     fn comprehension(&mut self, e: &IdedExpr, all: &ComprehensionExpr) -> Range {
         let mut sum = self.cost(&all.iter_range).plus(self.cost(&all.accu_init));
         let depth = self.locals.len();
-        let initial =
-            (self.path(&all.accu_init), self.size(&all.accu_init), self.entries_of(&all.accu_init));
+        let initial = (self.path(&all.accu_init), self.size(&all.accu_init), self.entries_of(&all.accu_init));
         self.push(&all.accu_var, initial.0, initial.1, initial.2);
         if is_bind(all) {
             sum = sum.plus(self.cost(&all.result));
@@ -254,11 +250,11 @@ impl Coster<'_> {
     }
 
     /// What the schema says of the place that an expression stands for.
-    fn declared(&self, path: &[String]) -> Option<Range> {
+    pub(super) fn declared(&self, path: &[String]) -> Option<Range> {
         let (_, steps) = path.split_first()?;
         if steps.last().is_some_and(|step| step == "@keys") {
             // Keys are texts of which the schema says nothing.
-            return steps.iter().rev().skip(1).rev().try_fold(self.root, |here, step| here.part(step)).map(|_| Range::of(0));
+            return Some(Range::of(0));
         }
         let place = steps.iter().try_fold(self.root, |here, step| here.part(step))?;
         Some(Range { min: 0, max: place.most })
@@ -293,7 +289,7 @@ impl Coster<'_> {
         }
     }
 
-    fn size_or_any(&mut self, e: &IdedExpr) -> Range {
+    pub(super) fn size_or_any(&mut self, e: &IdedExpr) -> Range {
         self.size(e).unwrap_or(ANY)
     }
 
@@ -428,117 +424,6 @@ impl Coster<'_> {
         };
         (cost.plus(given), Some(size))
     }
-
-    /// What Kubernetes' own functions cost, without what they are given.
-    fn extension(
-        &mut self,
-        call: &CallExpr,
-        target: Option<&IdedExpr>,
-    ) -> Option<(Range, Option<Range>)> {
-        let one = Range::of(1);
-        let args = call.args.as_slice();
-        match (call.func_name.as_str(), target, args) {
-            ("isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes", Some(of), _) => {
-                let size = self.size_or_any(of);
-                let Ty::List(items) = self.types.get(of).clone() else {
-                    let includes = call.func_name == "includes";
-                    return Some((if includes { size } else { size.scaled(TEXT) }, None));
-                };
-                let each = if matches!(*items, Ty::String | Ty::Bytes) {
-                    one.plus(self.items(of).scaled(TEXT))
-                } else {
-                    one
-                };
-                Some((size.times(each), None))
-            }
-            ("url", None, [text]) => {
-                let size = self.size_or_any(text);
-                Some((size.scaled(TEXT), Some(size)))
-            }
-            ("lowerAscii" | "upperAscii" | "substring" | "trim", Some(text), _) => {
-                let size = self.size_or_any(text);
-                Some((size.scaled(TEXT), Some(size)))
-            }
-            ("replace", Some(text), [from, to, ..]) => {
-                let (size, from, to) = (self.size_or_any(text), self.size_or_any(from), self.size_or_any(to));
-                Some((size.scaled(2.0 * TEXT), Some(replaced(size, from, to))))
-            }
-            ("split", Some(text), _) => {
-                let size = self.size_or_any(text);
-                let limit = match args.get(1).map(|arg| &arg.expr) {
-                    Some(Expr::Literal(LiteralValue::Int(limit))) => u64::try_from(*limit.inner()).ok(),
-                    _ => None,
-                };
-                let made = Range { min: 0, max: limit.unwrap_or(size.max) };
-                Some((size.scaled(2.0 * TEXT), Some(made)))
-            }
-            ("join", Some(of), _) => {
-                let count = self.size_or_any(of);
-                let mut size = match self.types.get(of) {
-                    Ty::List(_) => count.times(self.items(of)),
-                    _ => Range::of(0),
-                };
-                if let Some(between) = args.first() {
-                    let gaps = Range { min: count.min.saturating_sub(1), max: count.max.saturating_sub(1) };
-                    size = size.plus(self.size_or_any(between).times(gaps));
-                }
-                Some((size.scaled(TEXT), Some(size)))
-            }
-            ("find" | "findAll", Some(text), [pattern, ..]) => {
-                let size = self.size_or_any(text);
-                let cost =
-                    size.plus(one).scaled(TEXT).times(self.size_or_any(pattern).scaled(PATTERN));
-                Some((cost, Some(Range { min: 0, max: size.max })))
-            }
-            ("ip", Some(_), _) => Some((one, None)),
-            (
-                "cidr" | "isIP" | "isCIDR" | "ip" | "quantity" | "isQuantity" | "semver" | "isSemver",
-                None,
-                [text, ..],
-            ) => Some((self.size_or_any(text).scaled(TEXT), None)),
-            ("isCanonical" | "ip.isCanonical", None, [text, ..]) => {
-                Some((self.size_or_any(text).scaled(2.0 * TEXT), None))
-            }
-            ("containsIP" | "containsCIDR", Some(_), [other]) => {
-                let bytes = Range { min: 4, max: 16 };
-                let mut cost = bytes.plus(bytes).scaled(TEXT);
-                if call.func_name == "containsCIDR" {
-                    cost = cost.plus(bytes.scaled(TEXT)).plus(one);
-                }
-                if matches!(self.types.get(other), Ty::String | Ty::Dyn) {
-                    cost = cost.plus(self.size_or_any(other).scaled(TEXT));
-                }
-                Some((cost, None))
-            }
-            ("validate", _, [text, ..]) => {
-                Some((self.size_or_any(text).scaled(TEXT).scaled(128.0 * PATTERN), None))
-            }
-            (
-                "masked" | "prefixLength" | "family" | "isUnspecified" | "isLoopback"
-                | "isLinkLocalMulticast" | "isLinkLocalUnicast" | "isGlobalUnicast" | "sign" | "asInteger"
-                | "isInteger" | "asApproximateFloat" | "isGreaterThan" | "isLessThan" | "compareTo" | "add"
-                | "sub" | "major" | "minor" | "patch" | "getScheme" | "getHostname" | "getHost" | "getPort"
-                | "getEscapedPath" | "getQuery",
-                _,
-                _,
-            ) => Some((one, None)),
-            (op::EQUALS, None, [a, b]) => match (self.types.get(a), self.types.get(b)) {
-                (Ty::Opaque(a), Ty::Opaque(b)) if a == b && *a != "kubernetes.URL" => Some((one, None)),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The size of the items of a list, as far as its schema tells.
-    fn items(&mut self, list: &IdedExpr) -> Range {
-        let mut path = self.path(list);
-        if path.is_empty() || path.first().is_some_and(|first| first == "@result") {
-            return if inner(self.types.get(list)).is_scalar() { Range::of(1) } else { ANY };
-        }
-        path.push("@items".to_owned());
-        self.declared(&path).unwrap_or(ANY)
-    }
 }
 
 /// `cel.bind`: a comprehension that goes over nothing.
@@ -546,25 +431,4 @@ fn is_bind(all: &ComprehensionExpr) -> bool {
     matches!(&all.iter_range.expr, Expr::List(list) if list.elements.is_empty())
         && matches!(&all.loop_cond.expr, Expr::Literal(LiteralValue::Boolean(flag)) if !*flag.inner())
         && all.accu_var != "@result"
-}
-
-/// The size of a text in which every `from` became `to`.
-fn replaced(size: Range, from: Range, to: Range) -> Range {
-    let mut count = Range::of(0);
-    let mut kept = Range::of(0);
-    if from.min == 0 {
-        (count.max, kept.max) = (size.max.saturating_add(1), size.max);
-    } else if to.max <= from.min {
-        kept.max = size.max;
-    } else {
-        count.max = size.max.div_ceil(from.min);
-    }
-    if from.max == 0 {
-        (count.min, kept.min) = (size.min.saturating_add(1), size.min);
-    } else if from.max <= to.min {
-        kept.min = size.min;
-    } else {
-        count.min = size.min.div_ceil(from.max);
-    }
-    count.times(to).plus(kept)
 }

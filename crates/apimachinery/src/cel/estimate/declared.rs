@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde_json::Value;
+
 use super::{REQUEST, Ty};
 use crate::schema::{Schema, Type};
 
@@ -41,6 +43,16 @@ pub enum Kind {
     Map(Arc<Declared>),
     /// Fields, by their escaped names.
     Object(BTreeMap<String, Arc<Declared>>),
+}
+
+impl Kind {
+    /// The same, of what has no parts.
+    fn shallow(&self) -> Self {
+        match self {
+            Self::Plain(ty) => Self::Plain(ty.clone()),
+            _ => Self::Dyn,
+        }
+    }
 }
 
 impl Declared {
@@ -112,9 +124,53 @@ impl Declared {
         }
     }
 
+    /// Of values as they are: what a schema allows, but as large as the largest of these.
+    #[must_use]
+    pub fn measured(values: &[&Value], schema: &Schema, root: bool) -> Option<Arc<Self>> {
+        let declared = Self::of(schema, root)?;
+        let larger =
+            |size: fn(&Value) -> usize| values.iter().map(|value| size(value)).max().unwrap_or(0) as u64;
+        let (ty, most) = match &declared.ty {
+            Kind::List(_) => {
+                let items = schema.items.as_ref()?;
+                let inside: Vec<&Value> = values.iter().filter_map(|v| v.as_array()).flatten().collect();
+                let most = larger(|value| value.as_array().map_or(0, Vec::len));
+                (Kind::List(Self::measured(&inside, items, items.embedded_resource)?), most)
+            }
+            Kind::Map(_) => {
+                let each = schema.additional.as_ref()?;
+                let inside: Vec<&Value> =
+                    values.iter().filter_map(|v| v.as_object()).flat_map(|map| map.values()).collect();
+                let most = larger(|value| value.as_object().map_or(0, serde_json::Map::len));
+                (Kind::Map(Self::measured(&inside, each, each.embedded_resource)?), most)
+            }
+            Kind::Object(fields) => {
+                let mut measured = fields.clone();
+                for (name, property) in &schema.properties {
+                    let Some(name_in_cel) = super::super::escaped(name) else { continue };
+                    if root && matches!(&**name, "apiVersion" | "kind" | "metadata")
+                        || !measured.contains_key(&name_in_cel)
+                    {
+                        continue;
+                    }
+                    let inside: Vec<&Value> = values.iter().filter_map(|v| v.get(&**name)).collect();
+                    if let Some(part) = Self::measured(&inside, property, property.embedded_resource) {
+                        measured.insert(name_in_cel, part);
+                    }
+                }
+                (Kind::Object(measured), 0)
+            }
+            Kind::Plain(Ty::String | Ty::Bytes) | Kind::Dyn => {
+                let most = larger(|value| value.as_str().map_or(1, |text| text.chars().count()));
+                (declared.ty.shallow(), most)
+            }
+            Kind::Plain(_) => return Some(declared),
+        };
+        Some(Arc::new(Self { ty, most, min_size: declared.min_size }))
+    }
+
     fn object(schema: &Schema, root: bool) -> Self {
-        let text =
-            || Arc::new(Self { ty: Kind::Plain(Ty::String), most: REQUEST - 2, min_size: STRING });
+        let text = || Arc::new(Self { ty: Kind::Plain(Ty::String), most: REQUEST - 2, min_size: STRING });
         let mut fields = BTreeMap::new();
         let mut min_size = 2;
         for (name, property) in &schema.properties {

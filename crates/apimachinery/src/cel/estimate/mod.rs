@@ -2,7 +2,7 @@
 //!
 //! A definition whose rules could cost too much is refused when it is written, so that objects are not. Reading order:
 //! [`declared`] (what a schema says of sizes) → [`types`] (types of expressions, and what does not fit) → [`cost`] (the
-//! estimate) → [`calls`] (what single functions give and cost).
+//! estimate), [`library`] (of Kubernetes' own functions) · [`calls`] (what functions give).
 //!
 //! Source: `cel-go/checker/cost.go`, `k8s.io/apiserver/pkg/cel/library/cost.go`,
 //! `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation`.
@@ -10,6 +10,7 @@
 mod calls;
 mod cost;
 mod declared;
+mod library;
 mod types;
 
 pub use declared::Declared;

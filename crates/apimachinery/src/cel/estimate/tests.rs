@@ -119,9 +119,7 @@ fn costs_are_those_of_upstreams_own_tests() {
 
 #[test]
 fn a_result_is_as_large_as_what_it_is_made_of() {
-    let fields = |most: Option<u64>| {
-        json!({"str": plain("string", most), "before": plain("string", Some(2)), "after": plain("string", Some(4))})
-    };
+    let fields = |most: Option<u64>| json!({"str": plain("string", most), "before": plain("string", Some(2)), "after": plain("string", Some(4))});
     let rule = "self.str.replace(self.before, self.after) == 'does not matter'";
     assert_eq!(known(fields(None), rule).cost, 629_154);
     assert_eq!(known(fields(Some(4)), rule).cost, 12);

@@ -114,9 +114,33 @@ struct Walk<'p> {
 
 /// Names of types, and of groups of functions.
 const KNOWN: [&str; 27] = [
-    "int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "dyn", "google",
-    "optional_type", "optional", "sets", "math", "strings", "lists", "cel", "format", "ip", "cidr", "quantity",
-    "semver", "net", "kubernetes", "base64",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+    "type",
+    "dyn",
+    "google",
+    "optional_type",
+    "optional",
+    "sets",
+    "math",
+    "strings",
+    "lists",
+    "cel",
+    "format",
+    "ip",
+    "cidr",
+    "quantity",
+    "semver",
+    "net",
+    "kubernetes",
+    "base64",
 ];
 
 impl Walk<'_> {
@@ -257,12 +281,8 @@ impl Walk<'_> {
             op::SUBSTRACT | op::MULTIPLY | op::DIVIDE => {
                 !(a.is_definite() && b.is_definite()) || a == b && a.is_number()
             }
-            op::MODULO => {
-                !(a.is_definite() && b.is_definite()) || a == b && matches!(a, Ty::Int | Ty::Uint)
-            }
-            op::LOGICAL_AND | op::LOGICAL_OR => {
-                [a, b].iter().all(|ty| !ty.is_definite() || **ty == Ty::Bool)
-            }
+            op::MODULO => !(a.is_definite() && b.is_definite()) || a == b && matches!(a, Ty::Int | Ty::Uint),
+            op::LOGICAL_AND | op::LOGICAL_OR => [a, b].iter().all(|ty| !ty.is_definite() || **ty == Ty::Bool),
             op::LOGICAL_NOT | op::CONDITIONAL => !a.is_definite() || *a == Ty::Bool,
             _ => true,
         };
