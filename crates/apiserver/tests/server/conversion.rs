@@ -20,11 +20,14 @@ use crate::cluster::Cluster;
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const GROUP: &str = "/apis/stable.example.com";
 
+/// A change of an answer.
+type Spoil = fn(&mut Value);
+
 /// `hostPort` in v1 is `host` and `port` in v2. `spoil` changes its answers.
 struct Webhook {
     calls: AtomicUsize,
     objects: AtomicUsize,
-    spoil: parking_lot::Mutex<Option<fn(&mut Value)>>,
+    spoil: parking_lot::Mutex<Option<Spoil>>,
 }
 
 fn convert(object: &mut Value, to: &str) {
@@ -278,7 +281,7 @@ async fn what_a_webhook_may_not_do_is_refused_in_every_verb() {
     let (cluster, webhook) = start().await;
     cluster.create(&path("v1"), &host("v1", "one", json!({"hostPort": "localhost:8080"}))).await.ok();
     let whose = "conversion webhook for stable.example.com/v1, Kind=Host";
-    let cases: [(fn(&mut Value), &str); 5] = [
+    let cases: [(Spoil, &str); 5] = [
         (|a| a["response"]["result"] = json!({"status": "Failure", "message": "no way"}), "failed: no way"),
         (|a| a["response"]["convertedObjects"] = json!([]), "returned 0 objects, expected 1"),
         (
