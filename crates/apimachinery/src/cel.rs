@@ -7,6 +7,7 @@ pub mod admission;
 mod check;
 mod cost;
 mod declarations;
+pub mod estimate;
 mod functions;
 mod macros;
 mod patches;
@@ -128,6 +129,19 @@ impl Program {
             begin += letters;
         }
         (1, 1, info.source.lines().next().unwrap_or_default())
+    }
+
+    /// Whether it reads a variable, such as `oldSelf`: the object before the change.
+    #[must_use]
+    pub fn uses(&self, variable: &str) -> bool {
+        let mut open = vec![self.expression()];
+        while let Some(expression) = open.pop() {
+            if matches!(&expression.expr, Expr::Ident(name) if name == variable) {
+                return true;
+            }
+            children(expression, |child, _| open.push(child));
+        }
+        false
     }
 
     /// Runs it over variables; takes what the run costs from `budget`.
@@ -353,6 +367,13 @@ fn escape(name: &str) -> String {
         .replace('.', "__dot__")
         .replace('-', "__dash__")
         .replace('/', "__slash__")
+}
+
+/// The same, for a name that can be written in an expression at all.
+fn escaped(name: &str) -> Option<String> {
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
+    let begins = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    (fits && begins).then(|| escape(name))
 }
 
 #[cfg(test)]

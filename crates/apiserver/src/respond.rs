@@ -128,7 +128,7 @@ pub fn written(
     revision: &str,
     query: &crate::request::Query,
 ) -> Result<Response, ApiError> {
-    let wire = encoding::with_revision(&encoding::encode(object)?, revision);
+    let wire = encoding::with_revision(&served.encode(object)?, revision);
     self::object(status, media, served, &wire, query)
 }
 

@@ -99,9 +99,9 @@ pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
     }
 }
 
-/// Takes labels and selectable fields out of a value that is about to be stored.
+/// The labels of a value.
 #[must_use]
-pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes {
+pub fn labels(value: &[u8]) -> Attributes {
     #[derive(serde::Deserialize)]
     struct Head<'a> {
         #[serde(borrow)]
@@ -115,6 +115,13 @@ pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes 
     let labels =
         serde_json::from_slice::<Head<'_>>(value).ok().and_then(|h| h.metadata.labels).unwrap_or_default();
     let labels = labels.into_iter().map(|(k, v)| (Arc::from(&*k), Arc::from(&*v))).collect();
+    Attributes { labels, fields: Box::default() }
+}
+
+/// Takes labels and selectable fields out of a value that is about to be stored.
+#[must_use]
+pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes {
+    let Attributes { labels, .. } = labels(value);
     let served = catalogue.of_key(key);
     let fields: Vec<(Arc<str>, Arc<str>)> = match served {
         Some(served) if served.resource.builtin && !served.resource.selectable.is_empty() => {

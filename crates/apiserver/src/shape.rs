@@ -69,10 +69,16 @@ pub fn default(resource: &Resource, object: &mut Object) {
     }
 }
 
-/// A custom resource as it was stored under another schema or version.
-pub fn stored_custom(resource: &Resource, object: &mut Object) {
+/// A custom resource that came from another version: what its own does not know goes. Its defaults were those of the
+/// other version.
+pub fn converted(resource: &Resource, object: &mut Object) {
     structure::prune(object, &resource.schema);
     structure::drop_nulls(object, &resource.schema);
+}
+
+/// A custom resource as it was stored, perhaps under another schema.
+pub fn stored_custom(resource: &Resource, object: &mut Object) {
+    converted(resource, object);
     defaults::apply(object, &resource.schema);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
         && metadata.get("generation").is_none_or(|g| g == 0)
@@ -159,8 +165,13 @@ pub fn body(
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = parse(bytes, encoding)?;
     type_meta(served, &served.resource.kind, &served.api_version, &mut value)?;
-    let unknown = apply(&served.resource, &mut value)?;
-    strict(&served.resource, validation, duplicates.into_iter().chain(unknown), warnings)?;
+    let mut found = duplicates;
+    found.extend(apply(&served.resource, &mut value)?);
+    // A typed struct is decoded field by field, a custom resource is read first and looked at then.
+    if served.resource.builtin && encoding == Encoding::Json && found.len() > 1 {
+        found = decode::in_order(bytes, found);
+    }
+    strict(&served.resource, validation, found.into_iter(), warnings)?;
     Ok(value)
 }
 

@@ -48,7 +48,8 @@ pub(crate) async fn insert(
     let resource = &*served.resource;
     if served.is_terminating() {
         let why = "create not allowed while custom resource definition is terminating";
-        return Err(ApiError::other(405, "MethodNotAllowed", why));
+        let name = if wanted.is_empty() { meta::name(&object) } else { wanted };
+        return Err(ApiError::forbidden(&resource.group, &resource.plural, name, why));
     }
     place(&mut object, resource, &call.info.namespace)?;
     if !meta::resource_version(&object).is_empty() {
@@ -135,14 +136,14 @@ async fn put(
             let there = inner.config.store.get(&key);
             return Ok(there.map(|entry| Committed::Conflict { key, now: Some(entry) }));
         }
-        let value = served.stored(object)?;
+        let value = inner.to_store(served, object).await?;
         let mut with = companions::ops(inner, &companions)?;
         with.extend(steps.iter().cloned());
         let op = |value| {
             let revision_at = Some(encoding::REVISION_AT);
             Op::Put { key: key.clone(), value, revision_at, expect: Expect::Absent }
         };
-        let committed = commit_object(inner, served, object, value, with, op).await?;
+        let committed = commit_object(inner, served, object, value.clone(), with, op).await?;
         drop(turn);
         match committed {
             Committed::Conflict { key: other, .. }
@@ -150,7 +151,12 @@ async fn put(
             {
                 turn = Some(inner.turns.take(other).await);
             }
-            done => return Ok(Some(done)),
+            Committed::At(revision) => {
+                let made = std::mem::take(object);
+                *object = inner.stored_as(served, made, &key, &value, revision).await?;
+                return Ok(Some(Committed::At(revision)));
+            }
+            conflict @ Committed::Conflict { .. } => return Ok(Some(conflict)),
         }
     }
     Err(companions::contended())

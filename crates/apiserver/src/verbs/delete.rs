@@ -107,7 +107,7 @@ async fn remove(
     let mut admitted = false;
     loop {
         let entry = super::existing(inner, served, namespace, name)?;
-        let old = served.object(&entry)?;
+        let old = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         preconditions(&served.resource, name, &old, options)?;
         if !std::mem::replace(&mut admitted, true) {
             let mut write = admit::Write::new(call, served, "DELETE", admit::Options::Delete(options));
@@ -187,10 +187,10 @@ async fn attempt(
             special::mark_terminating(resource, &mut object);
         }
     }
-    let value = served.stored(&object)?;
+    let value = inner.to_store(served, &object).await?;
     let current = encoding::revision(&entry.value).to_owned();
     let wire =
-        |revision: &str| Ok::<_, ApiError>(encoding::with_revision(&encoding::encode(&object)?, revision));
+        |revision: &str| Ok::<_, ApiError>(encoding::with_revision(&served.encode(&object)?, revision));
     if options.dry_run || (stays && encoding::same_content(&entry.value, &value)) {
         let wire = wire(&current)?;
         return Ok(Some(if stays { Outcome::Stays(wire) } else { Outcome::Gone(wire) }));
@@ -290,7 +290,7 @@ pub(crate) async fn evicted(
 pub(crate) async fn purge(inner: &Inner, served: &Served, entry: &Arc<Entry>) -> Result<bool, ApiError> {
     let mut entry = entry.clone();
     loop {
-        let object = served.object(&entry)?;
+        let object = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         let now = (inner.config.now)();
         match attempt(inner, now, served, &entry, object, &Delete::default()).await? {
             Some(outcome) => return Ok(matches!(outcome, Outcome::Stays(_))),

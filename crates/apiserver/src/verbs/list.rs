@@ -91,20 +91,23 @@ pub(crate) async fn find(
         at.or(token.as_ref().map(|_| Revision(0))),
     ) {
         let revision = store.revision();
-        let entry = store.get(&served.key(namespace, &name)).filter(|e| selection.matches(served, e));
-        return Ok(Found { entries: entry.into_iter().collect(), revision, next: None, remaining: None });
+        let entry = store.get(&served.key(namespace, &name)).into_iter().collect();
+        let mut entries = inner.view(served, entry).await?;
+        entries.retain(|e| selection.matches(served, e));
+        return Ok(Found { entries, revision, next: None, remaining: None });
     }
     if selection.is_everything() {
         let page = store.list(&range, after.as_deref(), limit, at).map_err(expired)?;
         let remaining = (limit > 0 && page.remaining > 0).then_some(page.remaining);
         let next =
             remaining.and_then(|_| page.entries.last()).map(|last| token_behind(last, &range, page.revision));
-        return Ok(Found { entries: page.entries, revision: page.revision, next, remaining });
+        let entries = inner.view(served, page.entries).await?;
+        return Ok(Found { entries, revision: page.revision, next, remaining });
     }
     let page = store.list(&range, after.as_deref(), 0, at).map_err(expired)?;
     let mut entries: Vec<Arc<Entry>> = Vec::new();
     let mut more = false;
-    for entry in page.entries {
+    for entry in inner.view(served, page.entries).await? {
         if selection.matches(served, &entry) {
             if limit > 0 && entries.len() == limit {
                 more = true;
@@ -270,12 +273,8 @@ fn pieces(
             if !std::mem::take(&mut first) {
                 out.put_u8(b',');
             }
-            if served.resource.builtin {
-                out.put_slice(&wire);
-            } else {
-                out.put_slice(&served.head);
-                out.put_slice(&wire[1..]);
-            }
+            // Items of custom resources have a version and a kind, those of built-in kinds have none.
+            out.put_slice(&wire);
         }
         Some(Ok(out.freeze()))
     })

@@ -5,7 +5,7 @@ use apimachinery::{ApiError, FieldError, Object, meta};
 use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::Value;
-use store::{Entry, Expect, Op, Revision};
+use store::{Entry, Expect, Op};
 
 use super::{
     Committed, commit_object,
@@ -133,7 +133,7 @@ pub(crate) async fn change_asking(
     let mut turn = None;
     loop {
         let entry = super::existing(inner, served, &namespace, &name)?;
-        let old = served.object(&entry)?;
+        let old = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         let current = encoding::revision(&entry.value);
         let mut new = make(&old, &entry)?;
         let asked = meta::resource_version(&new).to_owned();
@@ -168,7 +168,7 @@ pub(crate) async fn change_asking(
         }
         let companions = validate(about, &write, inner, call, &mut new, &old).await?;
         fields::settle_times(&mut new, &old);
-        let value = served.stored(&new)?;
+        let value = inner.to_store(served, &new).await?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
             return Ok(Changed { object: new, revision: current.to_owned() });
         }
@@ -188,12 +188,13 @@ pub(crate) async fn change_asking(
         } else {
             special::steps(&reserved)
         });
-        let committed = commit_object(inner, served, &mut new, value, with, put).await?;
+        let committed = commit_object(inner, served, &mut new, value.clone(), with, put).await?;
         drop(turn.take());
         drop(reserved);
         match committed {
-            Committed::At(Revision(revision)) => {
-                return Ok(Changed { object: new, revision: revision.to_string() });
+            Committed::At(revision) => {
+                let object = inner.stored_as(served, new, &entry.key, &value, revision).await?;
+                return Ok(Changed { object, revision: revision.to_string() });
             }
             Committed::Conflict { key, .. } if key != entry.key => {
                 slow += 1;
