@@ -10,12 +10,12 @@ use std::{
 
 use apimachinery::{ApiError, Object, Schema, structure};
 use bytes::Bytes;
-use kinds::Resource;
+use kinds::{Resource, versions::Conversion};
 use serde_json::json;
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{encoding, special::events};
+use crate::encoding;
 
 /// How the stored form of a resource differs from the form it is served in.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +23,8 @@ pub enum View {
     /// Not at all.
     #[default]
     Direct,
-    /// `events.k8s.io` shows the core events under other field names.
-    Events,
+    /// A version of a built-in kind that is stored as another one.
+    Converted(&'static Conversion),
     /// A custom resource: entries older than the schema, or written through another version, are pruned and defaulted again.
     Custom {
         /// Entries written after this revision through the storage version already obey the schema.
@@ -67,7 +67,7 @@ pub struct Served {
 #[must_use]
 pub fn prefix(group: &str, plural: &str) -> String {
     match (group, plural) {
-        ("", _) | ("events.k8s.io", "events") => format!("/registry/{plural}/"),
+        ("", _) => format!("/registry/{plural}/"),
         _ => format!("/registry/{group}/{plural}/"),
     }
 }
@@ -83,22 +83,27 @@ impl Served {
         } else {
             format!(r#"{{"apiVersion":"{second}","kind":"{first}","#)
         };
-        let view = if &*resource.group == "events.k8s.io" { View::Events } else { View::Direct };
+        let conversion = kinds::versions::conversion(&resource);
+        let stored_group = conversion.map_or(&*resource.group, |c| c.stored_group);
+        let storage_version: Arc<str> =
+            conversion.map_or(resource.version.clone(), |c| c.stored_version.into());
         let mut empty = json!({"apiVersion": api_version, "kind": &*resource.kind});
         if resource.builtin {
             structure::always(&mut empty, &resource.schema);
         }
+        let others = kinds::versions::siblings(&resource);
+        let others = others.map(|r| (Arc::from(r.api_version()), r.schema.clone())).collect();
         Self {
-            prefix: prefix(&resource.group, &resource.plural),
+            prefix: prefix(stored_group, &resource.plural),
             head: head.into(),
-            view,
+            view: conversion.map_or(View::Direct, View::Converted),
             terminating: AtomicBool::new(false),
             hidden: false,
-            storage_version: resource.version.clone(),
+            storage_version,
             retired: CancellationToken::new(),
             deprecation: resource.behaviour.deprecated.map(str::to_owned),
             empty,
-            others: Vec::new(),
+            others,
             api_version,
             resource,
         }
@@ -147,7 +152,7 @@ impl Served {
     pub fn is_direct(&self, entry: &Entry) -> bool {
         match self.view {
             View::Direct => true,
-            View::Events => false,
+            View::Converted(_) => false,
             View::Custom { since, storage } => storage && entry.modified > since,
         }
     }
@@ -169,7 +174,7 @@ impl Served {
         }
         match self.view {
             View::Direct => {}
-            View::Events => events::to_grouped(&mut object),
+            View::Converted(conversion) => (conversion.shown)(&mut object),
             View::Custom { .. } => crate::shape::stored_custom(&self.resource, &mut object),
         }
         Ok(object)
@@ -177,10 +182,13 @@ impl Served {
 
     /// The bytes to store for an object of this version.
     pub fn stored(&self, object: &Object) -> Result<Bytes, ApiError> {
-        if matches!(self.view, View::Events) {
-            let mut core = object.clone();
-            events::to_core(&mut core);
-            return encoding::encode(&core);
+        if let View::Converted(conversion) = self.view {
+            let mut stored = object.clone();
+            (conversion.stored)(&mut stored);
+            if let Some(target) = conversion.target() {
+                crate::shape::default(target, &mut stored);
+            }
+            return encoding::encode(&stored);
         }
         encoding::encode(object)
     }
@@ -285,7 +293,7 @@ impl Catalogue {
             let resource = &served.resource;
             let stored = match served.view {
                 View::Direct => true,
-                View::Events => false,
+                View::Converted(_) => false,
                 View::Custom { storage, .. } => storage,
             };
             if stored {

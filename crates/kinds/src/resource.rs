@@ -134,7 +134,9 @@ pub enum Generation {
     Untracked,
     /// 1 at creation, +1 when the spec differs.
     Spec,
-    /// The same, and +1 when a write of the object, not of its status, changes annotations (Deployment: they are copied
+    /// Absent at creation, +1 when the spec differs (CSIDriver).
+    SpecChanges,
+    /// As [`Generation::Spec`], and +1 when a write of the object, not of its status, changes annotations (Deployment: they are copied
     /// to the ReplicaSets).
     SpecOrAnnotations,
     /// 1 at creation, +1 when anything but metadata (and status, if it is a subresource) differs. For custom resources.
@@ -190,6 +192,8 @@ pub enum NameRule {
     Label1035,
     /// Anything but `.`, `..`, `/` and `%`.
     PathSegment,
+    /// An IP address in its usual form.
+    Address,
 }
 
 /// What only this kind does. Every function has a default that does nothing. `subresource` is empty for the object
@@ -204,6 +208,10 @@ pub trait Strategy: Send + Sync {
     /// Before an update is admitted: bring back from `old` what this request may not change. The engine itself already
     /// keeps the status on updates of the object, and everything but the status on updates of `status`.
     fn prepare_update(&self, _new: &mut Object, _old: &Object, _subresource: &str) {}
+
+    /// Times that the server gives: those of a new object after [`Strategy::prepare_create`], those of a changed one,
+    /// which was `old`, after [`Strategy::prepare_update`].
+    fn stamp(&self, _object: &mut Object, _old: Option<&Object>, _now: DateTime<Utc>) {}
 
     /// What is wrong with an object, beyond its schema.
     fn validate(&self, _object: &Object) -> Vec<FieldError> {

@@ -2,7 +2,6 @@
 
 pub mod binding;
 pub mod bootstrap;
-pub mod events;
 pub mod eviction;
 pub mod expiry;
 pub mod finalize;

@@ -79,6 +79,7 @@ pub(crate) async fn insert(
             object["metadata"]["name"] = name.into();
         }
         resource.strategy.prepare_create(&mut object, call.now);
+        resource.strategy.stamp(&mut object, None, call.now);
         set_generation(resource, &mut object, None, "");
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
@@ -205,7 +206,7 @@ fn system_fields(object: &mut Object, call: &Call) {
 /// Sets the generation of a new object, or of a changed one from its old state.
 pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<&Object>, subresource: &str) {
     let generation = match (resource.behaviour.generation, old) {
-        (Generation::Untracked, None) => {
+        (Generation::Untracked | Generation::SpecChanges, None) => {
             metadata_mut(new).remove("generation");
             return;
         }
@@ -213,7 +214,7 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
         (rule, Some(old)) => {
             let changed = match rule {
                 Generation::Untracked => false,
-                Generation::Spec => old.get("spec") != new.get("spec"),
+                Generation::Spec | Generation::SpecChanges => old.get("spec") != new.get("spec"),
                 Generation::SpecOrAnnotations => {
                     let annotations = |o: &Object| o["metadata"].get("annotations").cloned();
                     old.get("spec") != new.get("spec")
@@ -246,6 +247,7 @@ fn name_check(rule: NameRule) -> names::NameCheck {
         NameRule::Label => names::label_name,
         NameRule::Label1035 => names::label1035_name,
         NameRule::PathSegment => names::path_segment_name,
+        NameRule::Address => names::address_name,
     }
 }
 

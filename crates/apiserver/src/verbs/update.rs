@@ -122,6 +122,7 @@ pub(crate) async fn change(
         confine(resource, &mut new, &old, &subresource);
         write.mutate(inner, call, &mut new, Some(&old)).await?;
         resource.strategy.prepare_update(&mut new, &old, &subresource);
+        resource.strategy.stamp(&mut new, Some(&old), call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
         let errors = check_change(resource, &new, &old, &subresource);

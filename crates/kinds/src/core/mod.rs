@@ -20,7 +20,7 @@ mod volumes;
 use crate::{declare::Declarer, resource::NameRule};
 
 pub use event::{CoreEvent, GroupEvent};
-pub use volume_rules::check_claim_spec;
+pub use volume_rules::{check_claim_spec, check_inline_volume};
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("v1", "configmaps").strategy(config::ConfigMap);
