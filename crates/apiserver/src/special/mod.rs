@@ -1,5 +1,6 @@
 //! What single kinds do beyond the generic verbs. Each file is one resource's behaviour.
 
+pub mod addresses;
 pub mod binding;
 pub mod bootstrap;
 pub mod eviction;
@@ -14,6 +15,7 @@ pub mod token;
 use apimachinery::{ApiError, Object};
 use kinds::Resource;
 use serde_json::Value;
+use store::{Key, Op};
 
 use crate::{catalogue::Served, server::Inner, verbs::create};
 
@@ -32,6 +34,26 @@ pub(crate) fn reserve<'a>(
         return inner.allocator.allocate(inner, object, old, dry_run).map(Some);
     }
     Ok(None)
+}
+
+/// The steps that go with the commit that removes an object: a Service's addresses are free then.
+pub(crate) fn release(inner: &Inner, served: &Served, object: &Object) -> Result<Vec<Op>, ApiError> {
+    if served.resource.group.is_empty() && &*served.resource.plural == "services" {
+        return addresses::steps(inner, Some(object), None);
+    }
+    Ok(Vec::new())
+}
+
+/// What a step of a commit writes.
+pub(crate) fn key_of(step: &Op) -> &Key {
+    match step {
+        Op::Put { key, .. } | Op::Delete { key, .. } => key,
+    }
+}
+
+/// The steps of what a write holds.
+pub(crate) fn steps(reserved: &Reserved<'_>) -> Vec<Op> {
+    reserved.as_ref().map(|lease| lease.steps.clone()).unwrap_or_default()
 }
 
 /// A namespace goes only when its own finalizers are gone, too.

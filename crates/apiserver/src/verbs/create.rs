@@ -81,6 +81,7 @@ pub(crate) async fn insert(
         resource.strategy.prepare_create(&mut object, call.now);
         resource.strategy.stamp(&mut object, None, call.now);
         set_generation(resource, &mut object, None, "");
+        let wanted = object.clone();
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
         let errors = check_new(resource, &object);
@@ -90,11 +91,19 @@ pub(crate) async fn insert(
         if attempt == 0 {
             call.warnings.extend(resource.strategy.warnings(&object, None));
         }
-        let committed = put(inner, call, served, &write, &mut object).await?;
+        let steps = special::steps(&reserved);
+        let committed = put(inner, call, served, &write, &mut object, steps).await?;
         drop(reserved);
         match committed {
             None => return Ok((object, String::new())),
             Some(Committed::At(Revision(revision))) => return Ok((object, revision.to_string())),
+            // An address was taken from outside meanwhile: another one, or the error, is found now.
+            Some(Committed::Conflict { key, .. }) if !key.starts_with(&served.prefix) => {
+                if attempt + 1 >= NAME_TRIES {
+                    return Err(companions::contended());
+                }
+                object = wanted;
+            }
             Some(Committed::Conflict { .. }) if generated && attempt + 1 < NAME_TRIES => {}
             Some(Committed::Conflict { now, .. }) => {
                 let error = exists(served, &object, now.as_deref().map(|e| &*e.value));
@@ -105,13 +114,15 @@ pub(crate) async fn insert(
     Err(ApiError::internal("no name could be generated"))
 }
 
-/// Asks the plugins that may refuse the object and commits it with what they want to go with it. `None`: a dry run.
+/// Asks the plugins that may refuse the object and commits it with what they want to go with it, and with `steps`.
+/// `None`: a dry run.
 async fn put(
     inner: &Inner,
     call: &mut Call,
     served: &Served,
     write: &admit::Write<'_>,
     object: &mut Object,
+    steps: Vec<Op>,
 ) -> Result<Option<Committed>, ApiError> {
     let key: Key = served.key(meta::namespace(object), meta::name(object)).into();
     let mut turn = None;
@@ -122,7 +133,8 @@ async fn put(
             return Ok(there.map(|entry| Committed::Conflict { key, now: Some(entry) }));
         }
         let value = served.stored(object)?;
-        let with = companions::ops(inner, &companions)?;
+        let mut with = companions::ops(inner, &companions)?;
+        with.extend(steps.iter().cloned());
         let op = |value| {
             let revision_at = Some(encoding::REVISION_AT);
             Op::Put { key: key.clone(), value, revision_at, expect: Expect::Absent }
@@ -130,7 +142,9 @@ async fn put(
         let committed = commit_object(inner, served, object, value, with, op).await?;
         drop(turn);
         match committed {
-            Committed::Conflict { key: other, .. } if other != key => {
+            Committed::Conflict { key: other, .. }
+                if other != key && steps.iter().all(|step| *special::key_of(step) != other) =>
+            {
                 turn = Some(inner.turns.take(other).await);
             }
             done => return Ok(Some(done)),

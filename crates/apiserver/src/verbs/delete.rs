@@ -201,7 +201,11 @@ async fn attempt(
     } else {
         Op::Delete { key, last: value, revision_at, expect }
     };
-    match commit(inner, vec![op]).await? {
+    let mut ops = vec![op];
+    if !stays {
+        ops.extend(special::release(inner, served, &object)?);
+    }
+    match commit(inner, ops).await? {
         Committed::At(Revision(revision)) => {
             let wire = wire(&revision.to_string())?;
             Ok(Some(if stays { Outcome::Stays(wire) } else { Outcome::Gone(wire) }))

@@ -148,7 +148,12 @@ pub(crate) async fn change(
                 Op::Put { key, value, revision_at, expect }
             }
         };
-        let with = companions::ops(inner, &companions)?;
+        let mut with = companions::ops(inner, &companions)?;
+        with.extend(if finished {
+            special::release(inner, served, &old)?
+        } else {
+            special::steps(&reserved)
+        });
         let committed = commit_object(inner, served, &mut new, value, with, put).await?;
         drop(turn.take());
         drop(reserved);
