@@ -112,6 +112,7 @@ async fn a_kubelet_gets_its_client_certificate() {
             "metadata": {"name": "n"},
             "spec": {"request": ByteString(request.into_bytes()),
                 "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+                "username": "test", "groups": ["system:masters"],
                 "usages": ["digital signature", "client auth"]}}),
     )
     .await;
