@@ -29,7 +29,7 @@ _STATIC = [
     ("consume-cpu", f"{IMAGES}/resource-consumer/consume-cpu", HERE),
     ("sample-apiserver", "k8s.io/sample-apiserver", HERE),
     ("etcd-static", "./cmd/etcd", HERE),
-    ("coredns", "github.com/coredns/coredns", HERE / "coredns"),
+    ("coredns", ".", HERE / "coredns"),
 ]
 
 
