@@ -88,10 +88,14 @@ fn stored_field<'a>(served: &Served, entry: &'a Entry, field: &str) -> Option<&'
     entry.attributes.fields.iter().find(|(name, _)| &**name == field).map(|(_, value)| &**value)
 }
 
-/// The text at a dotted path; `absent` when there is nothing.
+/// The text at a dotted path, or at the first of several that is not empty; `absent` when there is nothing.
 #[must_use]
 pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
-    let found = path.trim_start_matches('.').split('.').try_fold(object, |node, name| node.get(name));
+    let at =
+        |path: &str| path.trim_start_matches('.').split('.').try_fold(object, |node, name| node.get(name));
+    let mut paths = path.split('|').map(at);
+    let filled = paths.clone().flatten().find(|found| !matches!(found, Value::Null) && *found != "");
+    let found = filled.or_else(|| paths.next().flatten());
     match found {
         None | Some(Value::Null) => absent.to_owned(),
         Some(Value::String(text)) => text.clone(),

@@ -120,7 +120,8 @@ pub struct Column {
 pub struct SelectableField {
     /// As the selector names it: `spec.nodeName`.
     pub name: Arc<str>,
-    /// Dotted path to its value; the empty string stands for an absent value.
+    /// Dotted path to its value; the empty string stands for an absent value. Of several, parted by `|`, the first counts
+    /// that leads to something that is not empty.
     pub path: Arc<str>,
     /// The value that an absent field has for the selector, e.g. `false` for `spec.unschedulable`.
     pub absent: Arc<str>,

@@ -35,7 +35,7 @@ pub fn declare(to: &mut Declarer<'_>) {
         .resource("v1", "events")
         .created_by_update()
         .behaves(|b| b.ttl_seconds = Some(event::LIFETIME_SECONDS))
-        .select_at("source", "source.component", "")
+        .select_at("source", "source.component|reportingComponent", "")
         .select_at("reportingComponent", "reportingComponent", "");
     ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"]
         .iter()
