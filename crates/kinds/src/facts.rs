@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A field's TYPE is a scalar word (`string`, `int32`, `int64`, `float64`, `bool`, `bytes`, `time`, `microtime`,
-//! `duration`, `quantity`, `intstr`, `object`, `any`) or the name of another type, below any number of `[]` (list) and
+//! `duration`, `quantity`, `intstr`, `object`, `any`, `schemaorlist`, `schemaorbool`, `schemaorstrings`) or the name of another type, below any number of `[]` (list) and
 //! `{}` (map). `#TAG` holds protobuf field numbers, outermost first, where JSON flattens a message. `ptr` is a Go
 //! pointer: its zero differs from its absence. ALWAYS is what an absent field is encoded as, DEFAULT what it is
 //! decoded as; both are JSON without blanks.

@@ -92,7 +92,7 @@ impl<'t> Shapes<'t> {
             "float64" => (Some(Type::Number), "double"),
             "quantity" => (None, "quantity"),
             "intstr" => (None, "int-or-string"),
-            "any" => (None, ""),
+            "any" | "schemaorlist" | "schemaorbool" | "schemaorstrings" => (None, ""),
             // `object`: a RawExtension or FieldsV1; `open`: a type inside itself, cut. Anything else would be a fault of
             // the table.
             _ => (Some(Type::Object), ""),
@@ -101,7 +101,9 @@ impl<'t> Shapes<'t> {
             kind,
             format: (!format.is_empty()).then(|| self.name(format)),
             int_or_string: word == "intstr",
-            preserve_unknown: matches!(word, "any" | "object" | "open"),
+            preserve_unknown: matches!(word, "object" | "open")
+                || word.starts_with("schemaor")
+                || word == "any",
             atomic_map: word == "object",
             ..Schema::default()
         }
