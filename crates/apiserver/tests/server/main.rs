@@ -8,3 +8,4 @@ mod kinds;
 mod metrics;
 mod openapi;
 mod quota;
+mod recorded;
