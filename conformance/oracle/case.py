@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 
 VARIABLE = re.compile(r"\$\{(\d+):([^}]*)\}")
 JSON = "application/json"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 class Step:
@@ -29,6 +31,18 @@ class Step:
         return self.method, fill(self.path), headers, body
 
 
+def settle(server, answer):
+    """Waits until the server has told, in the status, what it thinks of a definition's names."""
+    path = f"{DEFINITIONS}/{lookup([answer], 0, 'metadata.name')}"
+    for _ in range(40):
+        now = server.ask("GET", path, {}, None).json() or {}
+        if now.get("kind") != "CustomResourceDefinition":
+            return
+        if lookup([answer], 0, "spec.names.kind") == (now.get("status") or {}).get("acceptedNames", {}).get("kind"):
+            return
+        time.sleep(0.02)
+
+
 def lookup(answers, index, path):
     value = answers[index].json() if index < len(answers) else None
     for part in path.split("."):
@@ -48,7 +62,10 @@ class Case:
         """Answers to the steps; what the case has made is taken away again."""
         answers = []
         for step in self.steps:
-            answers.append(server.ask(*step.request(answers)))
+            method, path, headers, body = step.request(answers)
+            answers.append(server.ask(method, path, headers, body))
+            if path.startswith(DEFINITIONS) and method in ("POST", "PUT", "PATCH") and answers[-1].status < 300:
+                settle(server, answers[-1])
         for path in self.cleanup:
             headers = {"Content-Type": JSON}
             last = server.ask("DELETE", path, headers, b'{"gracePeriodSeconds":0,"propagationPolicy":"Background"}')

@@ -12,8 +12,11 @@ UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z|\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} \w+( m=\S+)?")
 SERVICE = re.compile(r"\b10\.96\.\d+\.\d+\b")
 TOKEN_VOLUME = re.compile(r"\bkube-api-access-[a-z0-9]{5}\b")
-RANDOM = re.compile(r"(\bgen-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 REVISION = re.compile(r"(resource ?version[^0-9]{1,4})\d+(, current: \d+| \(\d+\))?", re.I)
+IN_RECORD = re.compile(r"in record \(\d+\)")
+GENERATED = re.compile(r"generateName['\"]: ['\"]([^'\"]+)['\"]")
+QUOTED = re.compile(r"(: |- )(['\"])(.*)\2$", re.M)
+AGE = re.compile(r"\d+s")
 # Audit-Id and dates are made anew for each request; lengths follow from bodies.
 HEADERS = ["content-type", "warning", "cache-control", "retry-after", "vary", "x-content-type-options", "allow", "location",
            "content-encoding", "www-authenticate"]
@@ -24,14 +27,18 @@ class Cleaner:
 
     def __init__(self, request_text):
         self.said = request_text
+        bases = "|".join(re.escape(base[:58]) for base in set(GENERATED.findall(request_text)))
+        self.generated = re.compile(rf"({bases})[bcdfghjklmnpqrstvwxz2456789]{{5}}\b") if bases else None
         self.now = datetime.datetime.now(datetime.timezone.utc)
 
     def text(self, text):
         text = UUID.sub(lambda m: m[0] if m[0] in self.said else "<uid>", text)
         text = TIME.sub(self._time, text)
         text = SERVICE.sub(lambda m: m[0] if m[0] in self.said else "<ip>", text)
-        text = RANDOM.sub(r"\1<random>", TOKEN_VOLUME.sub("kube-api-access-<random>", text))
-        text = REVISION.sub(r"\1<revision>", text)
+        text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
+        if self.generated:
+            text = self.generated.sub(r"\1<random>", text)
+        text = IN_RECORD.sub("in record (<revision>)", REVISION.sub(r"\1<revision>", text))
         return re.sub(r"127\.0\.0\.1:\d+", "<host>", text)
 
     def _time(self, match):
@@ -53,6 +60,8 @@ class Cleaner:
             return [self.value(v, key) for v in value]
         if key in ("nodePort", "healthCheckNodePort") and isinstance(value, int) and str(value) not in self.said:
             return "<port>" if 30000 <= value <= 32767 else value
+        if key == "cells" and isinstance(value, str) and AGE.fullmatch(value):
+            return "<age>"
         if key == "continue" and value:
             return self._token(value)
         return self.text(value) if isinstance(value, str) else value
@@ -80,7 +89,9 @@ def document(answer):
                 return [json.loads(line) for line in lines]
             except ValueError:
                 pass
-    return answer.body.decode(errors="replace")
+    text = answer.body.decode(errors="replace")
+    # Which quotes a YAML writer chooses says nothing.
+    return QUOTED.sub(r"\1\3", text) if kind == "application/yaml" else text
 
 
 def general(text):
@@ -114,7 +125,7 @@ def differences(step_text, upstream, ours):
     if isinstance(a, dict) and isinstance(b, dict) and a.get("kind") == b.get("kind") == "Status":
         found += of_status(a, b)
     else:
-        found += [(f"{p}: {k}", brief(x), brief(y)) for p, k, x, y in of_values(a, b, "")]
+        found += [(f"{place(p)}: {k}", f"{p} {brief(x)}", brief(y)) for p, k, x, y in of_values(a, b, "")]
     if not found and upstream.header("content-type") == "application/json" and key_order(a) != key_order(b):
         found.append(("order of keys", brief(key_order(a)), brief(key_order(b))))
     return found
@@ -149,6 +160,12 @@ def of_status(a, b):
     if a.get("message") != b.get("message") and mine == theirs:
         found.append((f"message: {general(a.get('message'))} is {general(b.get('message'))}", brief(a.get("message")), brief(b.get("message"))))
     return found
+
+
+def place(path):
+    """A path as causes name it: OpenAPI's schemas and operations are told apart by what differs in them, not by name."""
+    match = re.match(r"(components\.schemas|definitions|paths)\.", path)
+    return f"{match[1]}.*.{path.rsplit('.', 1)[-1]}" if match else path
 
 
 def of_values(a, b, path):

@@ -1,7 +1,7 @@
 """Cases with upstream's answers, for tests that run without upstream (crates/apiserver/tests/server/recorded.rs).
 
 A line is a case: `{"title", "steps": [{"method", "path", "headers", "body", "status", "warnings", "answer"}]}`. In answers,
-`<uid>`, `<time>`, `<revision>`, `<ip>`, `<port>`, `<host>` and `<random>` stand for what differs each time.
+`<uid>`, `<time>`, `<revision>`, `<ip>`, `<port>`, `<host>`, `<age>` and `<random>` stand for what differs each time.
 """
 
 import json

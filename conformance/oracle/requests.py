@@ -18,7 +18,7 @@ def discovery():
         ("/apis", aggregated + ",application/json"), ("/apis", aggregated.replace("v=v2;", "v=v2beta1;")), ("/api/v1", "application/vnd.kubernetes.protobuf"), ("/apis", "application/vnd.kubernetes.protobuf"),
         ("/api/v1", "application/yaml"), ("/api/", ""), ("/apis/", ""), ("/api/v2", ""), ("/apis/apps", ""), ("/apis/apps/", ""), ("/apis/apps/v1/", ""), ("/apis/none", ""), ("/apis/apps/v2", ""),
         ("/", ""), ("/healthz", ""), ("/livez", ""), ("/readyz", ""), ("/healthz/ping", ""), ("/healthz/none", ""), ("/readyz?exclude=none", ""), ("/nothing", ""), ("/version/", ""), ("/openapi", ""), ("/openapi/v2/", ""),
-        ("/openapi/v3/none", ""), ("/openapi/v2", "application/yaml"), ("/.well-known/openid-configuration", ""), ("/openid/v1/jwks", ""), ("/api/v1/", ""), ("/api/v1/nothing", ""), ("/apis/apps/v1/nothing", "")]]
+        ("/openapi/v3/none", ""), ("/openapi/v2", "application/yaml"), ("/.well-known/openid-configuration", ""), ("/api/v1/", ""), ("/api/v1/nothing", ""), ("/apis/apps/v1/nothing", "")]]
     return [Case("discovery", "API", [step]) for step in steps]
 
 

@@ -10,6 +10,7 @@
 
 mod admit;
 mod body;
+mod body_kind;
 mod catalogue;
 mod companions;
 mod config;

@@ -28,8 +28,8 @@ pub(crate) async fn create(
     body: &bytes::Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
+    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let (object, revision) = insert(inner, call, served, object, &options, "").await?;
