@@ -16,6 +16,8 @@ REVISION = re.compile(r"(resource ?version[^0-9]{1,4})\d+(, current: \d+| \(\d+\
 IN_RECORD = re.compile(r"in record \(\d+\)")
 GENERATED = re.compile(r"generateName['\"]: ['\"]([^'\"]+)['\"]")
 QUOTED = re.compile(r"(: |- )(['\"])(.*)\2$", re.M)
+# What follows is a diff by a library whose form is not stable.
+DIFFED = re.compile(r"((?:spec is immutable after creation|pod updates may not change fields|is immutable after creation)[^\n]*)\n.*", re.S)
 AGE = re.compile(r"\d+s")
 # Audit-Id and dates are made anew for each request; lengths follow from bodies.
 HEADERS = ["content-type", "warning", "cache-control", "retry-after", "vary", "x-content-type-options", "allow", "location",
@@ -33,7 +35,7 @@ class Cleaner:
 
     def text(self, text):
         text = UUID.sub(lambda m: m[0] if m[0] in self.said else "<uid>", text)
-        text = TIME.sub(self._time, text)
+        text = DIFFED.sub(r"\1", TIME.sub(self._time, text))
         text = SERVICE.sub(lambda m: m[0] if m[0] in self.said else "<ip>", text)
         text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
         if self.generated:

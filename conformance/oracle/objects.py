@@ -236,7 +236,7 @@ class Objects:
         fields = ["metadata.name={n}a", "metadata.name!={n}a", "metadata.namespace=oracle", "metadata.namespace!=oracle", "spec.x=1", "status.phase=Pending", "spec.nodeName=", "type=Opaque",
                   "metadata.name", "metadata.name={n}a,metadata.name={n}b", "involvedObject.name=a", "spec.unschedulable=true", "reason=r", "metadata.labels=1", "status.successful=0"]
         for _ in range(3):
-            query = mine + self.random.choice(selectors).replace(" ", "%20").replace("!", "%21").replace("=", "%3D")
+            query = mine + self.random.choice(selectors).replace(" ", "%20").replace("!", "%21").replace("=", "%3D").replace(">", "%3E")
             if self.random.random() < 0.4:
                 query += "&fieldSelector=" + self.random.choice(fields).replace("{n}", name).replace("=", "%3D").replace("!", "%21")
             steps.append(Step("GET", f"{path}?{query}", what="selectors"))

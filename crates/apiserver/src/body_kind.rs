@@ -3,7 +3,9 @@
 //! Source: `k8s.io/apimachinery/pkg/runtime/serializer/json`, `…/apiserver/pkg/endpoints/handlers/rest.go`
 //! (`transformDecodeError`).
 
-use apimachinery::{ApiError, Object, decode};
+use std::sync::{Arc, OnceLock};
+
+use apimachinery::{ApiError, Object, Schema, decode, structure};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -83,6 +85,30 @@ pub fn check(
         map.insert("kind".to_owned(), kind.into());
     }
     Ok(())
+}
+
+/// The body of a DELETE: `DeleteOptions` of any group. Its errors are the decoder's own words.
+pub fn delete_options(bytes: &Bytes, encoding: Encoding) -> Result<Value, ApiError> {
+    static SCHEMA: OnceLock<Option<Arc<Schema>>> = OnceLock::new();
+    let mut value = match (shape::parse(bytes, encoding), encoding) {
+        (Err(error), Encoding::Json) => return Err(ApiError::bad_request(unread(&error.message))),
+        (read, _) => read?.value,
+    };
+    if value.is_null() {
+        value = Value::Object(Map::new());
+    }
+    let (version, kind) = stated(&value).map_err(ApiError::bad_request)?;
+    if !matches!(kind.as_str(), "" | "DeleteOptions") {
+        let version = if version.is_empty() { "meta.k8s.io/v1" } else { &version };
+        return Err(ApiError::bad_request(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \
+             \"pkg/apis/meta/internalversion/scheme/register.go:27\""
+        )));
+    }
+    if let Some(schema) = SCHEMA.get_or_init(|| kinds::schema_of("v1", "DeleteOptions")) {
+        structure::check(&value, schema).map_err(ApiError::bad_request)?;
+    }
+    Ok(value)
 }
 
 /// `apiVersion` and `kind`, empty where absent. The error is the decoder's.

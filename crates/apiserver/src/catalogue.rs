@@ -231,6 +231,7 @@ pub struct Catalogue {
 fn priority(group: &str) -> i32 {
     match group {
         "" => 18000,
+        "apiregistration.k8s.io" => 17900,
         "apps" => 17800,
         "events.k8s.io" => 17750,
         "authentication.k8s.io" => 17700,
@@ -242,13 +243,15 @@ fn priority(group: &str) -> i32 {
         "policy" => 17100,
         "rbac.authorization.k8s.io" => 17000,
         "storage.k8s.io" => 16800,
+        "admissionregistration.k8s.io" => 16750,
         "apiextensions.k8s.io" => 16700,
-        "admissionregistration.k8s.io" => 16600,
         "scheduling.k8s.io" => 16600,
         "coordination.k8s.io" => 16500,
         "node.k8s.io" => 16300,
         "discovery.k8s.io" => 16200,
+        "resource.k8s.io" => 16150,
         "flowcontrol.apiserver.k8s.io" => 16100,
+        "storagemigration.k8s.io" => 16050,
         _ => 1000,
     }
 }
@@ -315,6 +318,12 @@ impl Catalogue {
     /// Everything that requests can find.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Served>> {
         self.groups.values().flat_map(|g| &g.versions).flat_map(|(_, v)| v.resources.values())
+    }
+
+    /// Whether a group has built-in kinds: its unknown versions and resources are told in JSON.
+    #[must_use]
+    pub fn is_builtin(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|g| g.versions.iter().any(|(_, v)| v.builtin))
     }
 
     /// One version of a group.
