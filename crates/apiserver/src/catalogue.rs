@@ -386,6 +386,12 @@ impl Catalogue {
         self.groups.values().flat_map(|g| &g.versions).flat_map(|(_, v)| v.resources.values())
     }
 
+    /// Whether a group has built-in kinds: its unknown versions and resources are told in JSON.
+    #[must_use]
+    pub fn is_builtin(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|g| g.versions.iter().any(|(_, v)| v.builtin))
+    }
+
     /// One version of a group.
     #[must_use]
     pub fn version(&self, group: &str, version: &str) -> Option<&Version> {

@@ -82,6 +82,17 @@ pub fn with_revision(encoded: &Bytes, revision: &str) -> Bytes {
     out.into()
 }
 
+/// The value of [`encode`] as an object that was never stored is served: without a revision.
+#[must_use]
+pub fn never_stored(encoded: &Bytes) -> Bytes {
+    const MEMBER: usize = br#""resourceVersion":"","#.len();
+    let begin = OPENING.len() - br#""resourceVersion":""#.len();
+    // Metadata always holds a name.
+    let mut out = encoded[..begin].to_vec();
+    out.extend_from_slice(encoded.get(begin + MEMBER..).unwrap_or_default());
+    out.into()
+}
+
 /// Whether two values are the same but for their revisions.
 #[must_use]
 pub fn same_content(stored: &[u8], encoded: &[u8]) -> bool {
@@ -130,6 +141,8 @@ mod tests {
         assert_eq!(back["data"], object["data"]);
         assert_eq!(with_revision(&without_revision(&stored), "42"), stored);
         assert!(same_content(&stored, &encode(&object, b"").unwrap()));
+        let plain = decode(&never_stored(&encode(&object, b"").unwrap()), "v1", "ConfigMap").unwrap();
+        assert_eq!(plain["metadata"], json!({"name": "x"}));
     }
 
     #[test]

@@ -62,9 +62,6 @@ pub(crate) async fn serve(
     if !allowed {
         return Err(route::not_allowed());
     }
-    if stream && !upgrades(&call.headers) {
-        return Err(ApiError::bad_request("Upgrade request required"));
-    }
     if stream || info.resource == "nodes" && upgrades(&call.headers) {
         // WebSockets come as GET: leave to read a pod or a node must not be enough to run commands there
         // (kubernetes#133515).
@@ -77,6 +74,9 @@ pub(crate) async fn serve(
         connect::admit(inner, call, served).await?;
     }
     let way = way(inner, call, served)?;
+    if stream && !upgrades(&call.headers) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
     if matches!(way, Way::Nowhere) {
         return Ok(respond::plain(204, "text/plain", Vec::new()));
     }

@@ -13,6 +13,15 @@ use store::{Attributes, Entry};
 
 use crate::catalogue::{Catalogue, Served, View};
 
+/// Kinds with fields of their own to select by word it in another way than the rest.
+fn unknown_field(resource: &Resource, name: &str) -> ApiError {
+    ApiError::bad_request(if resource.builtin && resource.selectable.is_empty() {
+        format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {name}")
+    })
+}
+
 /// A checked pair of selectors.
 pub struct Selection {
     labels: LabelSelector,
@@ -27,7 +36,7 @@ impl Selection {
             let known = matches!(name, "metadata.name" | "metadata.namespace")
                 || resource.selectable.iter().any(|f| &*f.name == name);
             if !known {
-                return Err(ApiError::bad_request(format!("field label not supported: {name}")));
+                return Err(unknown_field(resource, name));
             }
         }
         Ok(Self { labels, fields })

@@ -432,7 +432,9 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
 
 /// Errors are documents of the asked encoding, else indented JSON.
 fn error_media(call: &Call) -> Media {
-    call.media(Offer::Plain).unwrap_or(Media { pretty: true, ..Media::default() })
+    // Errors have a protobuf form whatever the kind has.
+    negotiate::answer(&call.headers, &call.query, Offer::Plain, true)
+        .unwrap_or(Media { pretty: true, ..Media::default() })
 }
 
 async fn authenticate(

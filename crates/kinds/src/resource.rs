@@ -142,6 +142,8 @@ pub enum Generation {
     SpecOrAnnotations,
     /// 1 at creation, +1 when anything but metadata (and status, if it is a subresource) differs. For custom resources.
     Content,
+    /// The same, and +1 when labels differ (EndpointSlice).
+    ContentOrLabels,
 }
 
 /// What DELETE answers once the object is gone.

@@ -108,6 +108,11 @@ pub(crate) fn mark_terminating(resource: &Resource, object: &mut Object) {
     }
 }
 
+/// Whether an object under deletion says how long it may take. Namespaces and definitions have a way of their own.
+pub(crate) fn tells_grace(resource: &Resource) -> bool {
+    !is_namespace(resource) && &*resource.plural != "customresourcedefinitions"
+}
+
 fn is_namespace(resource: &Resource) -> bool {
     resource.group.is_empty() && &*resource.plural == "namespaces"
 }

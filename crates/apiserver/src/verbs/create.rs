@@ -28,9 +28,11 @@ pub(crate) async fn create(
     body: &bytes::Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
+    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    // Nobody owns what the server alone may set.
+    wipe(&mut object);
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let (object, revision) = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &object, &revision, &call.query)
@@ -210,13 +212,20 @@ pub(crate) fn remove(object: &mut Object, field: &str) {
     }
 }
 
+/// Takes away what a client cannot give a new object.
+fn wipe(object: &mut Object) {
+    let metadata = metadata_mut(object);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        metadata.remove(field);
+    }
+}
+
 /// What only the server sets.
 fn system_fields(object: &mut Object, call: &Call) {
     let now = time::format_time(call.now);
+    wipe(object);
     let metadata = metadata_mut(object);
-    for field in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"]
-    {
+    for field in ["resourceVersion", "generation"] {
         metadata.remove(field);
     }
     metadata.insert("creationTimestamp".to_owned(), now.into());
@@ -236,6 +245,8 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
         (_, None) => 1,
         (rule, Some(old)) => {
             let changed = match rule {
+                // Who runs a pod is no part of what was asked for.
+                _ if subresource == "binding" => false,
                 Generation::Untracked => false,
                 // Where a pod runs is not what was asked for.
                 Generation::Spec | Generation::SpecChanges => {
@@ -246,14 +257,16 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
                     old.get("spec") != new.get("spec")
                         || (subresource != "status" && annotations(old) != annotations(new))
                 }
-                Generation::Content => {
+                Generation::Content | Generation::ContentOrLabels => {
                     let status = resource.subresource("status").is_some();
                     let content = |o: &Object| -> Map<String, Value> {
                         let skip = |k: &str| k == "metadata" || (status && k == "status");
                         let all = o.as_object().into_iter().flatten();
                         all.filter(|(k, _)| !skip(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
                     };
+                    let labels = |o: &Object| o["metadata"].get("labels").cloned();
                     content(old) != content(new)
+                        || (rule == Generation::ContentOrLabels && labels(old) != labels(new))
                 }
             };
             let before = meta::generation(old);

@@ -13,14 +13,14 @@ use store::{Entry, Expect, Op, Revision};
 
 use super::{Committed, commit, create::metadata_mut, list};
 use crate::{
-    Response, admit,
+    Response, admit, body_kind,
     catalogue::Served,
     encoding, negotiate,
     negotiate::Offer,
     options::{Delete, List, Propagation},
     respond,
     server::{Call, Inner},
-    shape, special,
+    special,
 };
 
 const ORPHAN: &str = "orphan";
@@ -39,7 +39,7 @@ fn options(call: &Call, body: &Bytes) -> Result<Delete, ApiError> {
         return Delete::parse(None, &call.query);
     }
     let encoding = negotiate::body(&call.headers)?;
-    let value = shape::parse(body, encoding)?.value;
+    let value = body_kind::delete_options(body, encoding)?;
     Delete::parse(Some(&value), &call.query)
 }
 
@@ -132,7 +132,7 @@ fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete
             "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might \
              have been deleted and then recreated"
         );
-        ApiError::conflict(&resource.group, &resource.plural, name, &why)
+        ApiError::conflict(&resource.group, &resource.kind, name, &why)
     };
     if let Some(uid) = options.uid.as_deref().filter(|u| *u != meta::uid(old)) {
         return Err(refuse("UID", uid, meta::uid(old)));
@@ -143,7 +143,7 @@ fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete
             "the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record \
              ({current}). The object might have been modified"
         );
-        return Err(ApiError::conflict(&resource.group, &resource.plural, name, &why));
+        return Err(ApiError::conflict(&resource.group, &resource.kind, name, &why));
     }
     Ok(())
 }
@@ -179,7 +179,9 @@ async fn attempt(
             let at = time::format_time(now + TimeDelta::seconds(grace));
             let metadata = metadata_mut(&mut object);
             metadata.insert("deletionTimestamp".to_owned(), at.into());
-            metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            if special::tells_grace(resource) {
+                metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            }
             let generation = meta::generation(&object);
             if generation > 0 {
                 metadata_mut(&mut object).insert("generation".to_owned(), (generation + 1).into());

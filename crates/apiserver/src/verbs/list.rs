@@ -148,6 +148,7 @@ pub(crate) fn answer(
     now: DateTime<Utc>,
 ) -> Result<Response, ApiError> {
     let resource = &served.resource;
+    media.fits(resource, true)?;
     if media.form == Form::Protobuf {
         return protobuf(served, media, &found);
     }
@@ -185,7 +186,10 @@ pub(crate) fn answer(
         }
         Transform::None => {
             let (kind, version) = (&resource.list_kind, &served.api_version);
-            let metadata = list_metadata(&found);
+            let mut metadata = list_metadata(&found);
+            if !resource.builtin && found.next.is_none() {
+                metadata["continue"] = "".into();
+            }
             let head = if resource.builtin {
                 format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#)
             } else {
@@ -232,7 +236,7 @@ fn protobuf(served: &Served, media: Media, found: &Found) -> Result<Response, Ap
 }
 
 fn whole(media: Media, bytes: Bytes) -> Result<Response, ApiError> {
-    if media.form == Form::Yaml || media.pretty {
+    if media.form == Form::Yaml || media.pretty || media.beta {
         let value = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
         return Ok(respond::document(200, media, &value));
     }

@@ -26,7 +26,11 @@ use crate::{
 /// GET of one object.
 pub(crate) async fn get(inner: &Inner, call: &Call, served: &Served) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    if let Some(revision) = options::revision(call.query.text("resourceVersion"))? {
+    let asked = call.query.text("resourceVersion");
+    // Upstream's storage finds the bad number; nothing between says that the client is to blame.
+    let asked = options::revision(asked)
+        .map_err(|error| ApiError::other(500, "", format!("resourceVersion: {}", error.message)))?;
+    if let Some(revision) = asked {
         reached(inner, revision).await?;
     }
     let entry = existing(inner, served, &call.info.namespace, &call.info.name)?;

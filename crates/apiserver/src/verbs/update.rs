@@ -29,14 +29,14 @@ pub(crate) async fn update(
     body: &bytes::Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
+    let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     let resource = &served.resource;
     create::place(&mut object, resource, &call.info.namespace)?;
     let name = meta::name(&object);
     if name.is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
+        return Err(nameless(&call.info.name));
     }
     if name != call.info.name {
         return Err(ApiError::bad_request(format!(
@@ -59,13 +59,7 @@ pub(crate) async fn update(
     if asked.is_empty() && !resource.behaviour.unconditional_update {
         let path = apimachinery::FieldPath::root().child("metadata").child("resourceVersion");
         let error = FieldError::invalid(&path, 0, "must be specified for an update");
-        // Upstream prints the missing number in Go's hexadecimal form.
-        let mut invalid = served.invalid(meta::name(&object), &[error]);
-        invalid.message = invalid.message.replace("Invalid value: 0:", "Invalid value: 0x0:");
-        if let Some(cause) = invalid.details.as_mut().and_then(|d| d["causes"].get_mut(0)) {
-            cause["message"] = "Invalid value: 0x0: must be specified for an update".into();
-        }
-        return Err(invalid);
+        return Err(served.invalid(meta::name(&object), &[error]));
     }
     let changed = change(inner, call, served, &options, |old, _| {
         let mut new = object.clone();
@@ -74,6 +68,13 @@ pub(crate) async fn update(
     })
     .await?;
     respond::written(200, media, served, &changed.object, &changed.revision, &call.query)
+}
+
+/// An object without a name, sent to the URL of one.
+pub(super) fn nameless(name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
 }
 
 /// What [`change`] did.
@@ -138,6 +139,10 @@ pub(crate) async fn change_asking(
         let mut new = make(&old, &entry)?;
         let asked = meta::resource_version(&new).to_owned();
         let insists = !asked.is_empty() && asked != "0";
+        if insists && asked.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
+            return Err(ApiError::other(500, "", why));
+        }
         if insists && asked != current {
             return Err(ApiError::modified(&resource.group, &resource.plural, &name));
         }

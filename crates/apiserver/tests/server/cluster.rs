@@ -89,7 +89,8 @@ impl Cluster {
         self.service.clone().call(request).await.unwrap()
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let response = self.send(method, path, headers, body).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

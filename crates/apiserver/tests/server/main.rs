@@ -18,5 +18,6 @@ mod openapi;
 mod policies;
 mod published;
 mod quota;
+mod recorded;
 mod rules;
 mod webhooks;

@@ -75,7 +75,7 @@ pub fn declare(to: &mut Declarer<'_>) {
         .select_at("status.podIPs", "status.podIP", "")
         .select("status.nominatedNodeName", "")
         .strategy(pod::Pod);
-    to.resource("v1", "podtemplates").returns_deleted().strategy(replication::PodTemplate);
+    to.resource("v1", "podtemplates").returns_deleted().tracks_content().strategy(replication::PodTemplate);
     to.resource("v1", "replicationcontrollers")
         .tracks_spec()
         .behaves(|b| b.orphans_by_default = true)

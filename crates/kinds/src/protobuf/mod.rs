@@ -25,6 +25,12 @@ fn table() -> &'static Table<'static> {
     PARSED.get_or_init(|| Table::parse(TABLE))
 }
 
+/// Whether upstream knows an object of this kind.
+#[must_use]
+pub fn is_registered(api_version: &str, kind: &str) -> bool {
+    type_name(api_version, kind).is_some()
+}
+
 /// `apps/v1 Deployment` → `apps.v1.Deployment`
 fn type_name(api_version: &str, kind: &str) -> Option<String> {
     let resource = table().resources.iter().find(|r| r.api_version == api_version && r.kind == kind);
