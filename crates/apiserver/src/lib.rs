@@ -26,6 +26,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod options;
+mod owners;
 mod proxy;
 mod reader;
 mod request;

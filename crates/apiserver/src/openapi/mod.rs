@@ -27,7 +27,7 @@ use crate::{
     Response,
     catalogue::Catalogue,
     negotiate::{self, Media},
-    respond, route,
+    respond,
     server::{Call, Inner},
 };
 
@@ -79,7 +79,12 @@ pub(crate) fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Response
         let paths: Map<String, Value> = made.v3.iter().map(|(p, d)| (p.clone(), url(p, &d.hash))).collect();
         return Ok(respond::document(200, Media::default(), &json!({"paths": paths})));
     }
-    let Some(document) = made.v3.get(path) else { return Ok(route::not_found()) };
+    let Some(document) = made.v3.get(path) else {
+        // Not the router's answer: this one has no text.
+        let mut response = respond::text(404, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return Ok(response);
+    };
     match call.query.get("hash") {
         Some(asked) if asked != document.hash => {
             let mut response = respond::text(301, "");
@@ -90,6 +95,7 @@ pub(crate) fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Response
         }
         asked => {
             let mut response = answer(call, document, "application/json");
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
             if asked.is_some() {
                 let forever = HeaderValue::from_static("public, immutable");
                 response.headers_mut().insert(header::CACHE_CONTROL, forever);
