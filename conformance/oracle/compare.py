@@ -35,7 +35,7 @@ class Cleaner:
 
     def text(self, text):
         text = UUID.sub(lambda m: m[0] if m[0] in self.said else "<uid>", text)
-        text = DIFFED.sub(r"\1", TIME.sub(self._time, text))
+        text = DIFFED.sub(r"\1<diff>", TIME.sub(self._time, text))
         text = SERVICE.sub(lambda m: m[0] if m[0] in self.said else "<ip>", text)
         text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
         if self.generated:

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-pub use canonical::{always, canonicalize, drop_nulls};
+pub use canonical::{always, canonicalize, drop_nulls, forget_empty_lists};
 pub use types::check;
 
 use crate::schema::Schema;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{catalogue::Served, negotiate::Encoding, shape};
 
 /// Where upstream's built-in kinds are registered: its errors name the place.
-const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+const SCHEME: &str = "pkg/runtime/scheme.go:111";
 
 /// Reads a body that is to be an object of `kind`.
 pub fn read(bytes: &Bytes, encoding: Encoding, kind: &str) -> Result<decode::Decoded, ApiError> {
@@ -70,7 +70,8 @@ pub fn check(
             )));
         }
     } else if (stated.as_str(), body_kind) != (api_version, kind) {
-        let why = if !kinds::protobuf::is_registered(&stated, body_kind) {
+        let list = (stated.as_str(), body_kind) == ("v1", "List");
+        let why = if !list && !kinds::protobuf::is_registered(&stated, body_kind) {
             format!("no kind {body_kind:?} is registered for version {stated:?} in scheme {SCHEME:?}")
         } else if body_kind == kind {
             return Err(other_version());
@@ -102,7 +103,7 @@ pub fn delete_options(bytes: &Bytes, encoding: Encoding) -> Result<Value, ApiErr
         let version = if version.is_empty() { "meta.k8s.io/v1" } else { &version };
         return Err(ApiError::bad_request(format!(
             "no kind {kind:?} is registered for version {version:?} in scheme \
-             \"pkg/apis/meta/internalversion/scheme/register.go:27\""
+             {SCHEME:?}"
         )));
     }
     if let Some(schema) = SCHEMA.get_or_init(|| kinds::schema_of("v1", "DeleteOptions")) {

@@ -195,6 +195,12 @@ fn resources(group_version: &str, version: &Version) -> Value {
             list.push(entry);
         }
     }
+    if group_version == "v1" {
+        // A collection that can only be written to, for the pods' subresource of the same name.
+        list.push(json!({
+            "name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"],
+        }));
+    }
     list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": list});
     // The core group's list is older than its own `apiVersion`.

@@ -30,6 +30,7 @@ mod metrics;
 mod negotiate;
 mod openapi;
 mod options;
+mod owners;
 mod policies;
 mod proxy;
 mod reader;

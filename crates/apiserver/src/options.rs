@@ -211,7 +211,15 @@ impl List {
             }
             _ => None,
         };
-        let since = revision(version)?;
+        let since = revision(version).map_err(|error| {
+            let why = format!("resourceVersion: {}", error.message);
+            // The list looks at it itself, a watch leaves it to its storage.
+            if watch {
+                ApiError::other(500, "", why)
+            } else {
+                ApiError::bad_request(format!("invalid resource version: {why}"))
+            }
+        })?;
         let at = match since {
             None => At::Newest,
             Some(Revision(0)) => At::Any,

@@ -15,7 +15,19 @@ use crate::catalogue::{Catalogue, Served, View};
 
 /// Kinds with fields of their own to select by word it in another way than the rest.
 fn unknown_field(resource: &Resource, name: &str) -> ApiError {
-    ApiError::bad_request(if resource.builtin && resource.selectable.is_empty() {
+    let own = matches!(
+        &*resource.plural,
+        "pods"
+            | "nodes"
+            | "namespaces"
+            | "secrets"
+            | "services"
+            | "events"
+            | "replicationcontrollers"
+            | "jobs"
+            | "certificatesigningrequests"
+    );
+    ApiError::bad_request(if resource.builtin && !own {
         format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {name}")

@@ -79,7 +79,9 @@ impl Admission for DefaultTolerationSeconds {
     }
 
     async fn mutate(&self, request: &mut AdmissionRequest<'_>, _reader: &dyn Reader) -> Result<(), ApiError> {
-        if !creates(request, "", "pods") {
+        let at = request.attributes;
+        let writes = matches!(request.operation, "CREATE" | "UPDATE");
+        if !(writes && at.group.is_empty() && at.resource == "pods" && at.subresource.is_empty()) {
             return Ok(());
         }
         let tolerations = &mut request.object["spec"]["tolerations"];

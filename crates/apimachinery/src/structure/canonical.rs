@@ -97,9 +97,8 @@ fn left_out(value: &Value, schema: &Schema) -> bool {
     if value.is_null() {
         return true;
     }
-    if let Some(empty) = &schema.always {
-        // An empty list is none in protobuf, which upstream stores: it comes back as `null`.
-        return empty.is_null() && value.as_array().is_some_and(Vec::is_empty);
+    if schema.always.is_some() {
+        return false;
     }
     match value {
         Value::Array(list) => list.is_empty(),
@@ -108,6 +107,28 @@ fn left_out(value: &Value, schema: &Schema) -> bool {
         Value::Number(number) => schema.omit_empty && number.as_f64() == Some(0.0),
         Value::Bool(flag) => schema.omit_empty && !flag,
         Value::Null => true,
+    }
+}
+
+/// Makes `null` of empty lists that are always encoded: an empty list is none in protobuf, which upstream stores.
+pub fn forget_empty_lists(value: &mut Value, schema: &Schema) {
+    match value {
+        Value::Object(map) => {
+            for (name, child) in map.iter_mut() {
+                let Some(property) = schema.field(name) else { continue };
+                if property.always == Some(Value::Null) && child.as_array().is_some_and(Vec::is_empty) {
+                    *child = Value::Null;
+                } else {
+                    forget_empty_lists(child, property);
+                }
+            }
+        }
+        Value::Array(list) => {
+            if let Some(items) = &schema.items {
+                list.iter_mut().for_each(|item| forget_empty_lists(item, items));
+            }
+        }
+        _ => {}
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     aggregation::{self, Table},
     catalogue::Catalogue,
     negotiate::{self, Media},
-    respond, route,
+    respond,
     server::{Call, Inner},
 };
 
@@ -96,7 +96,7 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
         let documents = remote.learned.documents.load_full();
         return match documents.filter(|d| !d.v3.is_empty()) {
             Some(documents) => aggregation::document(inner, call, remote, &documents.v3).await,
-            None => Ok(route::not_found()),
+            None => Ok(crate::route::not_found()),
         };
     }
     let made = inner.documents.of(&inner.catalogue.load());
@@ -114,7 +114,12 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
         }
         return Ok(respond::document(200, Media::default(), &json!({"paths": paths})));
     }
-    let Some(document) = made.v3.get(path) else { return Ok(route::not_found()) };
+    let Some(document) = made.v3.get(path) else {
+        // Not the router's answer: this one has no text.
+        let mut response = respond::text(404, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return Ok(response);
+    };
     match call.query.get("hash") {
         Some(asked) if asked != document.hash => {
             let mut response = respond::text(301, "");
@@ -125,6 +130,7 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
         }
         asked => {
             let mut response = answer(call, document, "application/json");
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
             if asked.is_some() {
                 let forever = HeaderValue::from_static("public, immutable");
                 response.headers_mut().insert(header::CACHE_CONTROL, forever);

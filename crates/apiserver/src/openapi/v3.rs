@@ -20,6 +20,12 @@ pub fn documents(catalogue: &Catalogue) -> impl Iterator<Item = (String, Value)>
     })
 }
 
+/// `v1.37.2` → `1.37`
+fn minor(version: &str) -> &str {
+    let version = version.trim_start_matches('v');
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
+}
+
 fn document(base: &str, version: &Version) -> Value {
     let mut schemas = Map::new();
     let mut paths = Map::new();
@@ -36,7 +42,7 @@ fn document(base: &str, version: &Version) -> Value {
         }
     }
     json!({
-        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": crate::health::KUBERNETES},
+        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": minor(crate::health::KUBERNETES)},
         "paths": paths, "components": {"schemas": schemas},
     })
 }

@@ -109,13 +109,26 @@ impl View for AsScale<'_> {
     }
 }
 
+/// How Go names a value that does not fit a number.
+fn unmarshalled(value: &Value) -> String {
+    match value {
+        Value::Number(number) => format!("number {number}"),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(_) => "array".to_owned(),
+        Value::Object(_) => "object".to_owned(),
+        Value::Null => "null".to_owned(),
+    }
+}
+
 fn wanted(scale: &Object) -> Result<i64, ApiError> {
     let path = FieldPath::root().child("spec").child("replicas");
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
         value => value.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(|| {
             ApiError::bad_request(format!(
-                "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {value} into Go struct field ScaleSpec.spec.replicas of type int32"
+                "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {} into Go struct field ScaleSpec.spec.replicas of type int32",
+                unmarshalled(value)
             ))
         })?,
     };

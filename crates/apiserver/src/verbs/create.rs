@@ -1,6 +1,6 @@
 //! CREATE: body → mutating admission → name, system fields, strategy → validation → validating admission → commit.
 
-use apimachinery::{ApiError, FieldError, Object, meta, names, time};
+use apimachinery::{ApiError, FieldError, Object, meta, names, structure, time};
 use kinds::{Generation, NameRule, Resource};
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use crate::{
     catalogue::Served,
     companions, encoding, fields, negotiate,
     negotiate::Offer,
-    options, respond,
+    options, owners, respond,
     server::{Call, Inner},
     shape, special,
 };
@@ -33,6 +33,7 @@ pub(crate) async fn create(
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     // Nobody owns what the server alone may set.
     wipe(&mut object);
+    call.warnings.extend(owners::without_duplicates(&mut object));
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let (object, revision) = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &object, &revision, &call.query)
@@ -66,7 +67,9 @@ pub(crate) async fn insert(
     write.mutate(inner, call, &mut object, None).await?;
 
     place(&mut object, resource, &call.info.namespace)?;
-    if !resource.builtin && resource.subresource("status").is_some() {
+    if resource.builtin {
+        structure::forget_empty_lists(&mut object, &resource.schema);
+    } else if resource.subresource("status").is_some() {
         remove(&mut object, "status");
     }
     system_fields(&mut object, call);

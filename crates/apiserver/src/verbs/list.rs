@@ -167,9 +167,14 @@ pub(crate) fn answer(
         }
         Transform::Partial | Transform::PartialList => {
             let head = format!(
-                r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":["#,
+                r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":"#,
                 list_metadata(&found)
             );
+            // The one list whose items are `null` when there are none.
+            if found.entries.is_empty() {
+                return whole(media, Bytes::from(head + "null}\n"));
+            }
+            let head = head + "[";
             let mut out = BytesMut::from(head.as_bytes());
             for (index, entry) in found.entries.iter().enumerate() {
                 if index > 0 {

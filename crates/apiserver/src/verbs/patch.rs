@@ -12,7 +12,7 @@ use crate::{
     fields,
     negotiate::{self, Offer},
     options::{self, FieldValidation},
-    respond,
+    owners, respond,
     server::{Call, Inner},
     shape,
 };
@@ -111,6 +111,7 @@ async fn changed(
         strict_patch(options.validation, &new, all, &mut found)?;
         *warnings.lock() = found;
         keep_revision(&mut new, old);
+        warnings.lock().extend(owners::without_duplicates(&mut new));
         tracker.update(Some(old), &mut new);
         Ok(new)
     })

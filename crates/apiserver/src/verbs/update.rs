@@ -1,7 +1,7 @@
 //! Changing a stored object: the loop that PUT, every PATCH and the special subresources share.
 
 use access::Companion;
-use apimachinery::{ApiError, FieldError, Object, meta};
+use apimachinery::{ApiError, FieldError, Object, meta, structure};
 use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::{
     catalogue::Served,
     companions, encoding, fields, negotiate,
     negotiate::Offer,
-    options, respond,
+    options, owners, respond,
     server::{Call, Inner},
     shape, special,
 };
@@ -29,8 +29,8 @@ pub(crate) async fn update(
     body: &bytes::Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    let encoding = negotiate::body(&call.headers)?;
     let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
+    let encoding = negotiate::body(&call.headers)?;
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     let resource = &served.resource;
     create::place(&mut object, resource, &call.info.namespace)?;
@@ -44,6 +44,7 @@ pub(crate) async fn update(
             call.info.name
         )));
     }
+    call.warnings.extend(owners::without_duplicates(&mut object));
     let tracker = fields::Tracker::new(call, served, &options);
     let missing = inner.config.store.get(&served.key(&call.info.namespace, &call.info.name)).is_none();
     if missing && resource.behaviour.create_on_update && call.info.subresource.is_empty() {
@@ -59,7 +60,8 @@ pub(crate) async fn update(
     if asked.is_empty() && !resource.behaviour.unconditional_update {
         let path = apimachinery::FieldPath::root().child("metadata").child("resourceVersion");
         let error = FieldError::invalid(&path, 0, "must be specified for an update");
-        return Err(served.invalid(meta::name(&object), &[error]));
+        // It is storage that says so, which knows resources.
+        return Err(ApiError::invalid(&resource.group, &resource.plural, meta::name(&object), &[error]));
     }
     let changed = change(inner, call, served, &options, |old, _| {
         let mut new = object.clone();
@@ -160,6 +162,9 @@ pub(crate) async fn change_asking(
         mutate(about, &write, inner, call, &mut new, &old).await?;
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
+        if resource.builtin {
+            structure::forget_empty_lists(&mut new, &resource.schema);
+        }
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
         resource.strategy.stamp(&mut new, Some(&old), call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
@@ -343,6 +348,13 @@ fn check_change(
 ) -> Vec<FieldError> {
     let mut errors = meta::validate_update(new, old);
     if resource.builtin {
+        // Most kinds look at the new object first, configuration at what may not change.
+        let late = resource.group.is_empty() && matches!(&*resource.plural, "configmaps" | "secrets")
+            || &*resource.plural == "ingressclasses";
+        let own = if subresource.is_empty() { resource.strategy.validate(new) } else { Vec::new() };
+        if !late {
+            errors.extend(own.iter().cloned());
+        }
         errors.extend(resource.strategy.validate_update_at(new, old, subresource, now));
         for path in &resource.behaviour.immutable {
             let pointer = format!("/{}", path.replace('.', "/"));
@@ -353,8 +365,8 @@ fn check_change(
                 errors.push(FieldError::invalid(&field, value, "field is immutable"));
             }
         }
-        if subresource.is_empty() {
-            errors.extend(resource.strategy.validate(new));
+        if late {
+            errors.extend(own);
         }
     } else {
         errors.extend(create::custom_errors(resource, new, Some(old)));

@@ -63,6 +63,25 @@ impl Strategy for Secret {
         errors
     }
 
+    /// As far as Go's TLS library can be told from whether there is any PEM at all.
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let pem = |key: &str| {
+            let encoded = at(new, "data").get(key).and_then(Value::as_str).unwrap_or_default();
+            STANDARD.decode(encoded).is_ok_and(|text| String::from_utf8_lossy(&text).contains("-----BEGIN "))
+        };
+        if text(new, "type") != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let part = if !pem("tls.crt") {
+            "certificate"
+        } else if !pem("tls.key") {
+            "key"
+        } else {
+            return Vec::new();
+        };
+        vec![format!("tls: failed to find any PEM data in {part} input")]
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         let keys = entries(object, "data").count();
         Some(vec![name(object), text(object, "type").into(), keys.into(), created(object, now)])
