@@ -36,7 +36,8 @@ async fn main() -> Result<(), Error> {
     ];
     config.authorizers =
         vec![Arc::new(Masters), Arc::new(NodeAuthorizer::new(reader)), Arc::clone(&rbac) as _];
-    config.admission = admission::chain(Arc::clone(&rbac));
+    let authorizer: Arc<dyn access::Authorizer> = Arc::new(access::Union(config.authorizers.clone()));
+    config.admission = admission::chain(Arc::clone(&rbac), &authorizer);
     config.anonymous = true;
     config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
     config.issuer = Some(issuer);
