@@ -136,20 +136,45 @@ def _gather(programs, context, folder):
         shutil.copytree(sources / animal, context / animal)
     for path in context.rglob("*"):
         os.chmod(path, 0o755)
-    for package, file in [("busybox-static", "usr/bin/busybox"), ("bash-static", "usr/bin/bash-static")]:
-        archive = folder / f"{package}.tar"
-        _debian("trixie", archive, ["--variant=extract", f"--include={package}"])
-        strip = f"--strip-components={file.count('/') + 1}"
-        subprocess.run(["tar", "-xf", archive, "-C", context, strip, "--no-same-owner", f"./{file}"], check=True)
-    (context / "bash-static").rename(context / "bash")
+    shutil.copy(_busybox(), context / "busybox")
+
+
+def _busybox():
+    """BusyBox as upstream configures it: Debian's build hides variables whose names have dashes from what its shell
+    starts, which the suite does not expect. Built once, of Debian's copy of the source."""
+    target = build.PROGRAMS / "busybox"
+    if target.exists():
+        return target
+    build.say("building busybox")
+    with tempfile.TemporaryDirectory(prefix="plimsoll-busybox-", dir=build.CACHE) as folder:
+        folder = pathlib.Path(folder)
+        (folder / "lists/partial").mkdir(parents=True)
+        (folder / "trixie.sources").write_text(
+            "Types: deb-src\nURIs: http://deb.debian.org/debian\nSuites: trixie\nComponents: main\n"
+            "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n")
+        apt = ["apt-get", "-q", "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={folder}",
+               "-o", f"Dir::State::Lists={folder}/lists"]
+        _quiet([*apt, "update"])
+        _quiet([*apt, "source", "--download-only", "busybox"], cwd=folder)
+        [archive] = folder.glob("busybox_*.orig.tar.*")
+        _quiet(["tar", "-xf", archive, "-C", folder])
+        [source] = (path for path in folder.iterdir() if (path / "Makefile").exists())
+        _quiet(["make", "defconfig"], cwd=source)
+        config = (source / ".config").read_text()
+        # One applet does not compile with today's kernel headers.
+        config = config.replace("# CONFIG_STATIC is not set", "CONFIG_STATIC=y").replace("CONFIG_TC=y", "# CONFIG_TC is not set")
+        (source / ".config").write_text(config)
+        _quiet(["make", "-j2"], cwd=source)
+        shutil.copy(source / "busybox", target)
+    return target
 
 
 def _debian(suite, target, options):
     _quiet(["mmdebstrap", "--quiet", *options, suite, str(target)])
 
 
-def _quiet(command):
+def _quiet(command, cwd=None):
     """Runs a command; what it wrote is shown when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}")
