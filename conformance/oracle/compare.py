@@ -80,6 +80,8 @@ class Cleaner:
 def document(answer):
     """The body as JSON documents say it: a document, or text; and how it was encoded."""
     kind = (answer.header("content-type") or "").split(";")[0]
+    if not answer.body:
+        return ""
     if answer.body.startswith(b"k8s\0"):
         return protobuf.decode(answer.body)
     if kind in ("application/json", ""):

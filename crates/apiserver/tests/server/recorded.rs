@@ -10,8 +10,8 @@ use crate::cluster::{Answer, Cluster};
 /// Lines of cases; `conformance/oracle/record.py` describes them.
 const CASES: &str = include_str!("../recorded/cases.jsonl");
 /// What stands for a text that differs each time.
-const PLACEHOLDERS: [&str; 8] =
-    ["<age>", "<uid>", "<time>", "<revision>", "<ip>", "<port>", "<host>", "<random>"];
+const PLACEHOLDERS: [&str; 9] =
+    ["<diff>", "<age>", "<uid>", "<time>", "<revision>", "<ip>", "<port>", "<host>", "<random>"];
 
 #[tokio::test]
 async fn what_upstream_has_answered_is_answered_here() {
