@@ -24,9 +24,16 @@ const LEASES: &str = "kube-node-lease";
 const CALM: Option<Chaos> = None;
 const STORM: Option<Chaos> = Some(Chaos { lost: 5, turns: 3 });
 
+/// The certificate of an authority.
+fn authority() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
 fn cluster(nodes: usize, seed: u64, chaos: Option<Chaos>) -> Cluster {
     let settings = Settings {
-        ca: "PEM".to_owned(),
+        ca: authority(),
         authority: None,
         sign: None,
         pod_networks: vec![Range::new("10.42.0.0/16".parse().unwrap(), 24).unwrap()],

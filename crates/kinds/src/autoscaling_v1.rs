@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     autoscaling as v2,
-    object::{at, has, list, map_mut, remove, set, text},
+    object::{at, at_mut, has, list, map_mut, remove, set, text},
     resource::Strategy,
 };
 
@@ -237,7 +237,7 @@ fn carried(object: &Value, annotation: &str) -> Option<Value> {
 }
 
 fn drop_carriers(object: &mut Value) {
-    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+    let Some(annotations) = at_mut(object, "metadata.annotations").and_then(Value::as_object_mut) else { return };
     annotations.retain(|name, _| !CARRIERS.contains(&name.as_str()));
     if annotations.is_empty() {
         remove(object, "metadata.annotations");
@@ -355,7 +355,7 @@ impl Strategy for HorizontalPodAutoscaler {
     fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
         set(object, "status", json!({"currentReplicas": 0, "desiredReplicas": 0}));
         for annotation in [CURRENT, CONDITIONS] {
-            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+            if let Some(annotations) = at_mut(object, "metadata.annotations").and_then(Value::as_object_mut) {
                 annotations.remove(annotation);
             }
         }

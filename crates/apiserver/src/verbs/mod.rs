@@ -8,7 +8,7 @@ pub(crate) mod patch;
 pub(crate) mod update;
 pub(crate) mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use apimachinery::{ApiError, Object};
 use bytes::Bytes;
@@ -115,8 +115,12 @@ pub(crate) async fn commit_object(
 }
 
 fn committed(inner: &Inner, outcome: Result<Revision, CommitError>) -> Result<Committed, ApiError> {
-    let failed = matches!(outcome, Err(CommitError::Io(_) | CommitError::Closed));
-    inner.store_failed.store(failed, std::sync::atomic::Ordering::Relaxed);
+    match &outcome {
+        Ok(_) => inner.store_failed.store(false, Ordering::Relaxed),
+        Err(CommitError::Io(_) | CommitError::Closed) => inner.store_failed.store(true, Ordering::Relaxed),
+        // These say nothing of the store.
+        Err(_) => {}
+    }
     match outcome {
         Ok(revision) => Ok(Committed::At(revision)),
         Err(CommitError::Conflict { key, now }) => Ok(Committed::Conflict { key, now }),

@@ -56,10 +56,10 @@ fn schema(name: &str, level: &str, group: &str, precedence: u32) -> Value {
 const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
 
-/// Few seats, some for the level `tenants`, some for `nodes`. Tenants may read config maps, nodes renew leases. Also the
+/// Few seats beside those of the levels that are always there: some for the level `tenants`, some for `nodes`. Tenants may read config maps, nodes renew leases. Also the
 /// seats of the tenants, each of whom may have six more requests waiting.
 async fn shared() -> (Cluster, usize) {
-    let cluster = Cluster::with(|config| config.seats = 20).await;
+    let cluster = Cluster::with(|config| config.seats = 240).await;
     let queue = |queues: u32, length: u32| json!({"type": "Queue", "queuing": {"queues": queues, "handSize": 2, "queueLengthLimit": length}});
     cluster.create(LEVELS, &level("tenants", 5, &queue(64, 3))).await.ok();
     cluster.create(LEVELS, &level("nodes", 10, &queue(64, 50))).await.ok();
