@@ -218,6 +218,7 @@ async fn outside_names_are_asked_once_and_remembered() {
     assert_eq!(asked.lock().unwrap().len(), 1);
     let away = w.texts("away.shop.svc.cluster.local.", RecordType::A).await;
     assert_eq!(away, ["203.0.113.9", "www.example.com."], "an ExternalName comes with its address");
+    assert_eq!(w.texts("away.shop.svc.cluster.local.", RecordType::CNAME).await, ["www.example.com."]);
     let near = w.texts("near.shop.svc.cluster.local.", RecordType::A).await;
     assert_eq!(near, ["10.96.0.5", "web.shop.svc.cluster.local."]);
     assert_eq!(asked.lock().unwrap().len(), 1);

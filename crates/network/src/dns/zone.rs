@@ -249,7 +249,10 @@ impl Zone {
         let own = self.services.child(&key.0)?.child(&key.1)?;
         let mut built = Built::default();
         if let Some(target) = &service.external_name {
-            built.entry(&own).cname = Some(Name::new(target)?);
+            let target = Name::new(target)?;
+            let entry = built.entry(&own);
+            entry.other.entry(kind::CNAME).or_default().add(kind::CNAME, target.wire());
+            entry.cname = Some(target);
             return Some(built);
         }
         if let Some(address) = service.cluster_ip {

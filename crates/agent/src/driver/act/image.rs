@@ -13,8 +13,8 @@ use tonic::Request;
 use super::{Job, words};
 use crate::{driver::events::Kind, machine::backoff::go_duration, spec};
 
-/// Sees that a container's image is there; `again` says that the last attempt failed too. The runtime's name of the
-/// image, or (reason, message).
+/// Sees that the images are there which a container needs: those of volumes it mounts, then its own; `again` says that the
+/// last attempt failed too. The runtime's name of its own image, or (reason, message).
 pub(in crate::driver) async fn ensure(
     job: &Job,
     container: &str,
@@ -22,9 +22,27 @@ pub(in crate::driver) async fn ensure(
 ) -> Result<String, (String, String)> {
     let spec = spec::spec(&job.pod);
     let part = spec::part(&spec, container);
+    let mounts = part.iter().flat_map(|p| p.container.volume_mounts.iter().flatten());
+    for mount in mounts {
+        let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        if let Some(image) = volume.and_then(|volume| volume.image.as_ref()) {
+            let reference = image.reference.as_deref().unwrap_or_default();
+            ensure_one(job, container, reference, image.pull_policy.as_deref(), again).await?;
+        }
+    }
     let (image, policy) =
         part.map(|p| (p.container.image.clone(), p.container.image_pull_policy.clone())).unwrap_or_default();
-    let (image, policy) = (image.unwrap_or_default(), policy.unwrap_or_else(|| "IfNotPresent".into()));
+    ensure_one(job, container, &image.unwrap_or_default(), policy.as_deref(), again).await
+}
+
+async fn ensure_one(
+    job: &Job,
+    container: &str,
+    image: &str,
+    policy: Option<&str>,
+    again: bool,
+) -> Result<String, (String, String)> {
+    let policy = policy.unwrap_or("IfNotPresent");
     let say = |kind, reason: &str, note| {
         job.cx.events.container(&job.pod, container, kind, reason, "Pulling", note);
     };
@@ -33,7 +51,7 @@ pub(in crate::driver) async fn ensure(
         Err((reason.to_owned(), message))
     };
     if policy != "Always" {
-        match present(job, &image).await {
+        match present(job, image).await {
             Ok(Some(found)) => {
                 let note = format!(
                     "Container image {image:?} already present on machine and can be accessed by the pod"
@@ -56,7 +74,7 @@ pub(in crate::driver) async fn ensure(
     }
     say(Kind::Normal, "Pulling", format!("Pulling image {image:?}"));
     let begun = Instant::now();
-    let error = match pull(job, &image).await {
+    let error = match pull(job, image).await {
         Ok(reference) => {
             job.cx.disk_changed();
             job.cx.news.notify_one();
