@@ -76,12 +76,22 @@ pub fn create(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether a network namespace is bound to this path.
+#[must_use]
+pub fn is_bound(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
+
 /// Unbinds and removes `/run/netns/NAME`; a name that does not exist is fine.
 pub fn remove(name: &str) -> Result<()> {
     let path = Path::new(RUN_DIR).join(name);
-    match nix::mount::umount2(&path, MntFlags::MNT_DETACH) {
-        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-        Err(e) => return Err(Error::io(format!("unmount {}", path.display()))(e.into())),
+    // `ip netns` binds the folder onto itself when it is first used, and every namespace in it is there twice then.
+    loop {
+        match nix::mount::umount2(&path, MntFlags::MNT_DETACH) {
+            Ok(()) => {}
+            Err(nix::Error::EINVAL | nix::Error::ENOENT) => break,
+            Err(e) => return Err(Error::io(format!("unmount {}", path.display()))(e.into())),
+        }
     }
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {

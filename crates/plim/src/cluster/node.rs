@@ -274,7 +274,7 @@ impl Nodes {
 pub async fn remove_all(data: &Data, machine: &Machine) -> Result<()> {
     for place in &machine.nodes {
         // A namespace of a machine that was started anew is gone, and everything in it.
-        if place.netns.as_deref().is_some_and(|netns| !netns.exists()) {
+        if place.netns.as_deref().is_some_and(|netns| !network::netns::is_bound(netns)) {
             continue;
         }
         let folder = folder(data, place)?;
