@@ -44,11 +44,28 @@ pub fn within_file<T: Send>(ns: &File, f: impl FnOnce() -> T + Send) -> Result<T
     })
 }
 
+/// Makes the folder a mount of its own that shares what is mounted in it, as `ip netns` does when it is first used: it
+/// would cover what is bound there before.
+fn share() -> io::Result<()> {
+    let mount = |source: Option<&str>, flags| {
+        nix::mount::mount(source, RUN_DIR, None::<&str>, flags, None::<&str>)
+    };
+    let shared = MsFlags::MS_SHARED | MsFlags::MS_REC;
+    match mount(None, shared) {
+        Err(nix::Error::EINVAL) => {
+            mount(Some(RUN_DIR), MsFlags::MS_BIND | MsFlags::MS_REC)?;
+            Ok(mount(None, shared)?)
+        }
+        done => Ok(done?),
+    }
+}
+
 /// Makes a network namespace and binds it to `/run/netns/NAME`. Returns that path.
 ///
 /// Fails with `AlreadyExists` if the name is taken.
 pub fn create(name: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(RUN_DIR).map_err(Error::io(format!("create {RUN_DIR}")))?;
+    share().map_err(Error::io(format!("share {RUN_DIR}")))?;
     let path = Path::new(RUN_DIR).join(name);
     File::create_new(&path).map_err(Error::io(format!("create {}", path.display())))?;
     let bound = std::thread::scope(|scope| {
@@ -85,7 +102,7 @@ pub fn is_bound(path: &Path) -> bool {
 /// Unbinds and removes `/run/netns/NAME`; a name that does not exist is fine.
 pub fn remove(name: &str) -> Result<()> {
     let path = Path::new(RUN_DIR).join(name);
-    // `ip netns` binds the folder onto itself when it is first used, and every namespace in it is there twice then.
+    // It may have been bound more than once.
     loop {
         match nix::mount::umount2(&path, MntFlags::MNT_DETACH) {
             Ok(()) => {}
@@ -97,7 +114,13 @@ pub fn remove(name: &str) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(Error::io(format!("remove {}", path.display()))(e))
         }
-        _ => Ok(()),
+        _ => {
+            // What `share` made is of no use any more when it is empty; it is made again when it is needed.
+            if std::fs::read_dir(RUN_DIR).is_ok_and(|mut names| names.next().is_none()) {
+                let _ = nix::mount::umount2(RUN_DIR, MntFlags::empty());
+            }
+            Ok(())
+        }
     }
 }
 
