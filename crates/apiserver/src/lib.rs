@@ -22,6 +22,9 @@ mod encoding;
 mod extension;
 mod fields;
 mod flow;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod impersonation;
 mod listen;

@@ -144,6 +144,10 @@ impl Call {
 #[derive(Clone, Debug, Default)]
 pub struct ClientCertificates(pub Arc<Vec<Vec<u8>>>);
 
+/// An extension of answers to nobody in particular: an anonymous user, or credentials that are not good.
+#[derive(Clone, Copy)]
+pub(crate) struct Unauthenticated;
+
 /// The function that a store of this server is opened with: it takes labels and selectable fields out of values.
 #[must_use]
 pub fn extract(resources: &[Arc<Resource>]) -> Extract {
@@ -291,6 +295,9 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
         Ok(response) => response,
         Err(error) => respond::error(&error, Media { pretty, ..Media::default() }),
     };
+    if response.status() == http::StatusCode::UNAUTHORIZED {
+        response.extensions_mut().insert(Unauthenticated);
+    }
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let audit = audit.or_else(|| uuid::Uuid::new_v4().to_string().parse().ok());
@@ -383,7 +390,7 @@ fn duration(text: &str) -> Option<Duration> {
             "h" => 3600.0,
             _ => return None,
         };
-        total += Duration::try_from_secs_f64(number * unit).ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
         rest = &rest[end..];
     }
     Some(total)
@@ -402,17 +409,27 @@ async fn pipeline(
         Some(user) => user,
         None => Arc::new(authenticate(&inner, &call, &certificates).await?),
     };
+    let nameless = call.user.groups.iter().any(|group| group == access::UNAUTHENTICATED);
     if let Some(user) = impersonation::effective(&inner, &call)? {
         call.user = Arc::new(user);
     }
     let place = match flow::admit(&inner, &call, patience).await {
         Ok(place) => place,
-        Err(refused) => return Ok(refused),
+        Err(mut refused) => {
+            if nameless {
+                refused.extensions_mut().insert(Unauthenticated);
+            }
+            return Ok(refused);
+        }
     };
     let pretty = call.query.flag("pretty");
     let response = answer(&inner, &mut call, body).await;
-    Ok(place
-        .leave(response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }))))
+    let mut response =
+        response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }));
+    if nameless {
+        response.extensions_mut().insert(Unauthenticated);
+    }
+    Ok(place.leave(response))
 }
 
 /// What this server, or the one that serves the path behind it, says. Warnings are added to whatever comes back.
@@ -530,5 +547,6 @@ mod tests {
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(duration("5"), None);
         assert_eq!(duration("x"), None);
+        assert_eq!(duration("18446744073709551000s18446744073709551000s"), None);
     }
 }

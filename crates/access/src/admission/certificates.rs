@@ -264,7 +264,8 @@ mod tests {
     async fn approving_and_signing_need_their_verbs_on_the_signer_or_its_domain() {
         let old = signed(json!({}));
         let new = signed(json!({"conditions": [{"type": "Approved", "status": "True"}]}));
-        for (signer, allowed) in [("example.com/x", true), ("example.com/*", true), ("example.com/y", false)] {
+        for (signer, allowed) in [("example.com/x", true), ("example.com/*", true), ("example.com/y", false)]
+        {
             let approval = CertificateApproval { authorizer: Arc::new(Only("approve", signer)) };
             let signing = CertificateSigning { authorizer: Arc::new(Only("sign", signer)) };
             let csrs = "certificatesigningrequests";
@@ -288,7 +289,11 @@ mod tests {
         assert!(judge(&right, "podcertificaterequests", "status", Some(&old), new.clone()).await.is_ok());
         let refused = judge(&wrong, "podcertificaterequests", "status", Some(&old), new).await.unwrap_err();
         assert_eq!(refused.code, 422);
-        assert!(refused.message.contains("User \"jane\" is not permitted to \"sign\""), "{}", refused.message);
+        assert!(
+            refused.message.contains("User \"jane\" is not permitted to \"sign\""),
+            "{}",
+            refused.message
+        );
     }
 
     #[tokio::test]

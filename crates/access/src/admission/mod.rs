@@ -3,7 +3,9 @@
 mod certificates;
 mod lifecycle;
 mod limit_ranger;
+mod mountable_secrets;
 mod node_certificates;
+mod node_pods;
 mod node_restriction;
 mod pods;
 mod rbac_escalation;

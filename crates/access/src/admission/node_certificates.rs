@@ -8,7 +8,8 @@ use super::forbidden;
 use crate::{AdmissionRequest, Attributes, Authorizer, Decision, Reader};
 
 /// Signers of a kubelet's own certificates.
-const KUBELET_SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+const KUBELET_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 
 /// The virtual verb of a node that may ask for certificates of a signer that none of the pod's volumes names.
 const ANY_SIGNER_VERB: &str = "request-serviceaccounts-podcertificate-signer";
@@ -21,7 +22,11 @@ pub(super) fn signing_request(request: &AdmissionRequest<'_>, node: &str) -> Res
     }
     let wanted = request_of(request.object).map_err(|why| format!("unable to parse csr: {why}"))?;
     let name = format!("system:node:{node}");
-    if wanted.common_name == name { Ok(()) } else { Err(format!("can only create a node CSR with CN={name}")) }
+    if wanted.common_name == name {
+        Ok(())
+    } else {
+        Err(format!("can only create a node CSR with CN={name}"))
+    }
 }
 
 /// Why a PodCertificateRequest of a node is refused.
