@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-down test lint bench doc facts clean
+.PHONY: help deps build demo demo-down test lint bench conformance oracle doc facts clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ bench: build ## Measure against peers; minutes, and Go the first time
 	bench/api
 	bench/pods
 	bench/container_start
+
+conformance: build ## Run upstream's conformance suite on a cluster of three nodes (FOCUS=REGEX: a part); needs Go
+	conformance/run $(if $(FOCUS),--focus '$(FOCUS)')
+
+oracle: deps ## Compare our answers with kube-apiserver's: SEED=7 COUNT=10000; needs Go, minutes the first time
+	conformance/oracle/run --seed $(or $(SEED),7) --count $(or $(COUNT),10000) --minimise 20 --report docs/oracle.md
 
 doc: ## Build the documentation of all rooms
 	$(CARGO) doc --workspace --no-deps

@@ -1,5 +1,7 @@
 """Upstream's suite and the programs that its pods run, built from Go modules; kept outside the checkout."""
 
+import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
@@ -29,7 +31,8 @@ _STATIC = [
     ("consume-cpu", f"{IMAGES}/resource-consumer/consume-cpu", HERE),
     ("sample-apiserver", "k8s.io/sample-apiserver", HERE),
     ("etcd-static", "./cmd/etcd", HERE),
-    ("coredns", "github.com/coredns/coredns", HERE / "coredns"),
+    ("coredns", ".", HERE / "coredns"),
+    ("hostname", "files:test/images/busybox", HERE),
 ]
 
 
@@ -47,7 +50,7 @@ def module(path):
 
 
 def programs():
-    """Builds what is missing or older than the module's list of versions. Returns the folder."""
+    """Builds what is missing or made from other versions. Returns the folder."""
     if shutil.which("go") is None:
         sys.exit("the suite is built with Go 1.26 or newer: https://go.dev/dl")
     PROGRAMS.mkdir(parents=True, exist_ok=True)
@@ -55,35 +58,36 @@ def programs():
     _build("ginkgo", ["go", "build"], "github.com/onsi/ginkgo/v2/ginkgo", HERE, static=False)
     for name, package, folder in _STATIC:
         _build(name, ["go", "build", "-ldflags", "-s -w"], package, folder, static=True)
-    # One small file of a folder that holds no package of its own.
-    _build("hostname", ["go", "build", "-ldflags", "-s -w"], str(_hostname()), HERE, static=True)
     return PROGRAMS
 
 
-def _hostname():
-    source = module("k8s.io/kubernetes") / "test/images/busybox"
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="plimsoll-hostname-"))
-    for name in ["hostname.go", "hostname_other.go"]:
-        shutil.copy(source / name, folder / name)
-    (folder / "go.mod").write_text("module hostname\n\ngo 1.26\n")
-    return folder
-
-
 def _build(name, command, package, folder, static):
-    target = PROGRAMS / name
-    stamp = (folder / "go.sum").stat().st_mtime
-    temporary = package.startswith(tempfile.gettempdir())
-    if target.exists() and (temporary or target.stat().st_mtime >= stamp):
-        if temporary:
-            shutil.rmtree(package)
+    """Builds a program unless it is there, made by the same command from the same versions."""
+    target, stamp = PROGRAMS / name, PROGRAMS / f"{name}.stamp"
+    versions = hashlib.sha256((folder / "go.sum").read_bytes()).hexdigest()
+    recipe = " ".join([*command, package, versions])
+    if target.exists() and stamp.exists() and stamp.read_text() == recipe:
         return
     say(f"building {name} (minutes the first time)")
     environment = dict(os.environ, CGO_ENABLED="0") if static else None
-    cwd, package = (pathlib.Path(package), ".") if temporary else (folder, package)
-    subprocess.run([*command, "-o", target, package], cwd=cwd, env=environment, check=True)
-    target.touch()
-    if temporary:
-        shutil.rmtree(cwd)
+    with _place(package, folder) as (cwd, what):
+        subprocess.run([*command, "-o", target, what], cwd=cwd, env=environment, check=True)
+    stamp.write_text(recipe)
+
+
+@contextlib.contextmanager
+def _place(package, folder):
+    """Where to build a package, and what it is called there."""
+    if not package.startswith("files:"):
+        yield folder, package
+        return
+    # A few files of a folder of Kubernetes that is no package.
+    source = module("k8s.io/kubernetes") / package.removeprefix("files:")
+    with tempfile.TemporaryDirectory(prefix="plimsoll-build-") as scratch:
+        for path in source.glob("*.go"):
+            shutil.copy(path, scratch)
+        (pathlib.Path(scratch) / "go.mod").write_text("module scratch\n\ngo 1.26\n")
+        yield scratch, "."
 
 
 def plim():

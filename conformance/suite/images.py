@@ -136,11 +136,12 @@ def _gather(programs, context, folder):
         shutil.copytree(sources / animal, context / animal)
     for path in context.rglob("*"):
         os.chmod(path, 0o755)
-    # bookworm's shell does not pass on variables whose names have dashes, which the suite expects.
-    package = folder / "busybox.tar"
-    _debian("trixie", package, ["--variant=extract", "--include=busybox-static"])
-    subprocess.run(["tar", "-xf", package, "-C", context, "--strip-components=3", "--no-same-owner",
-                    "./usr/bin/busybox"], check=True)
+    for package, file in [("busybox-static", "usr/bin/busybox"), ("bash-static", "usr/bin/bash-static")]:
+        archive = folder / f"{package}.tar"
+        _debian("trixie", archive, ["--variant=extract", f"--include={package}"])
+        strip = f"--strip-components={file.count('/') + 1}"
+        subprocess.run(["tar", "-xf", archive, "-C", context, strip, "--no-same-owner", f"./{file}"], check=True)
+    (context / "bash-static").rename(context / "bash")
 
 
 def _debian(suite, target, options):

@@ -174,6 +174,10 @@ fn write_type(out: &mut String, name: &str, schema: &Value, fields: &[GoField]) 
         if published["x-kubernetes-map-type"] == "atomic" {
             write!(out, " atomic")?;
         }
+        // Said of plain maps too, where it changes nothing.
+        if published["x-kubernetes-map-type"] == "granular" && published["allOf"].is_array() {
+            write!(out, " granular")?;
+        }
         if !field.patch.is_empty() {
             write!(out, " patch={}({})", field.patch.replace(',', "+"), field.key)?;
         }

@@ -14,14 +14,18 @@ import (
 	"os"
 	"sort"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/client-go/kubernetes/fake"
 	apiregistration "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	_ "k8s.io/kubernetes/pkg/controlplane"
@@ -48,14 +52,27 @@ import (
 	"k8s.io/kubernetes/pkg/registry/discovery/endpointslice"
 	"k8s.io/kubernetes/pkg/registry/networking/ingress"
 	"k8s.io/kubernetes/pkg/registry/networking/ingressclass"
+	"k8s.io/kubernetes/pkg/registry/networking/ipaddress"
 	"k8s.io/kubernetes/pkg/registry/networking/networkpolicy"
+	"k8s.io/kubernetes/pkg/registry/networking/servicecidr"
+	"k8s.io/kubernetes/pkg/registry/node/runtimeclass"
 	"k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget"
 	"k8s.io/kubernetes/pkg/registry/rbac/clusterrole"
 	"k8s.io/kubernetes/pkg/registry/rbac/clusterrolebinding"
 	"k8s.io/kubernetes/pkg/registry/rbac/role"
 	"k8s.io/kubernetes/pkg/registry/rbac/rolebinding"
+	"k8s.io/kubernetes/pkg/registry/resource/deviceclass"
+	"k8s.io/kubernetes/pkg/registry/resource/devicetaintrule"
+	"k8s.io/kubernetes/pkg/registry/resource/resourceclaim"
+	"k8s.io/kubernetes/pkg/registry/resource/resourceclaimtemplate"
+	"k8s.io/kubernetes/pkg/registry/resource/resourceslice"
 	"k8s.io/kubernetes/pkg/registry/scheduling/priorityclass"
+	"k8s.io/kubernetes/pkg/registry/storage/csidriver"
+	"k8s.io/kubernetes/pkg/registry/storage/csinode"
+	"k8s.io/kubernetes/pkg/registry/storage/csistoragecapacity"
 	"k8s.io/kubernetes/pkg/registry/storage/storageclass"
+	"k8s.io/kubernetes/pkg/registry/storage/volumeattachment"
+	"k8s.io/kubernetes/pkg/registry/storage/volumeattributesclass"
 	"sigs.k8s.io/yaml"
 )
 
@@ -64,6 +81,22 @@ var cases []byte
 
 //go:embed extensions.yaml
 var extensions []byte
+// Whoever may see an object may do everything: what is asked here is the form of objects.
+type everybody struct{}
+
+func (everybody) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+	return authorizer.DecisionAllow, "", nil
+}
+
+// Namespaces, one of them for administrators of devices.
+var namespaces = fake.NewClientset(
+	&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "b"}},
+).CoreV1().Namespaces()
+
+var (
+	claims    = resourceclaim.NewStrategy(namespaces, everybody{})
+	templates = resourceclaimtemplate.NewStrategy(namespaces)
+)
 
 type kind struct {
 	group, plural string
@@ -103,6 +136,19 @@ var kinds = map[string]kind{
 	"Service":                 {"", "services", service.Strategy, service.Strategy, service.StatusStrategy},
 	"ServiceAccount":          {"", "serviceaccounts", serviceaccount.Strategy, serviceaccount.Strategy, nil},
 	"StatefulSet":             {"apps", "statefulsets", statefulset.Strategy, statefulset.Strategy, statefulset.StatusStrategy},
+	"CSIDriver":               {"storage.k8s.io", "csidrivers", csidriver.Strategy, csidriver.Strategy, nil},
+	"CSINode":                 {"storage.k8s.io", "csinodes", csinode.Strategy, csinode.Strategy, csinode.StatusStrategy},
+	"CSIStorageCapacity":      {"storage.k8s.io", "csistoragecapacities", csistoragecapacity.Strategy, csistoragecapacity.Strategy, nil},
+	"DeviceClass":             {"resource.k8s.io", "deviceclasses", deviceclass.Strategy, deviceclass.Strategy, nil},
+	"DeviceTaintRule":         {"resource.k8s.io", "devicetaintrules", devicetaintrule.Strategy, devicetaintrule.Strategy, devicetaintrule.StatusStrategy},
+	"IPAddress":               {"networking.k8s.io", "ipaddresses", ipaddress.Strategy, ipaddress.Strategy, nil},
+	"ResourceClaim":           {"resource.k8s.io", "resourceclaims", claims, claims, resourceclaim.NewStatusStrategy(claims)},
+	"ResourceClaimTemplate":   {"resource.k8s.io", "resourceclaimtemplates", templates, templates, nil},
+	"ResourceSlice":           {"resource.k8s.io", "resourceslices", resourceslice.Strategy, resourceslice.Strategy, nil},
+	"RuntimeClass":            {"node.k8s.io", "runtimeclasses", runtimeclass.Strategy, runtimeclass.Strategy, nil},
+	"ServiceCIDR":             {"networking.k8s.io", "servicecidrs", servicecidr.Strategy, servicecidr.Strategy, servicecidr.StatusStrategy},
+	"VolumeAttachment":        {"storage.k8s.io", "volumeattachments", volumeattachment.Strategy, volumeattachment.Strategy, volumeattachment.StatusStrategy},
+	"VolumeAttributesClass":   {"storage.k8s.io", "volumeattributesclasses", volumeattributesclass.Strategy, volumeattributesclass.Strategy, nil},
 	"StorageClass":            {"storage.k8s.io", "storageclasses", storageclass.Strategy, storageclass.Strategy, nil},
 }
 
@@ -172,6 +218,7 @@ func ask(given input) answer {
 	}
 	metadata := accessor(object)
 	ctx := genericrequest.WithNamespace(context.Background(), metadata.GetNamespace())
+	ctx = genericrequest.WithUser(ctx, &user.DefaultInfo{Name: "jane"})
 	ctx = genericrequest.WithRequestInfo(ctx, &genericrequest.RequestInfo{
 		APIGroup: kind.group, APIVersion: version, Resource: kind.plural, Subresource: given.Subresource,
 		Namespace: metadata.GetNamespace(), Name: metadata.GetName(),

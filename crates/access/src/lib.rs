@@ -8,6 +8,7 @@ pub mod bootstrap;
 #[cfg(test)]
 mod memory;
 pub mod node;
+pub mod pod_security;
 pub mod rbac;
 pub mod token;
 pub mod x509;

@@ -7,6 +7,7 @@ pub mod admission;
 mod check;
 mod cost;
 mod declarations;
+pub mod estimate;
 mod functions;
 mod macros;
 mod patches;
@@ -55,8 +56,11 @@ const MAX_PROGRAMS: usize = 4096;
 /// Why an expression gave no value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EvalError {
-    /// It took more steps than are left.
+    /// It took more steps than one run may.
     #[error("operation cancelled: actual cost limit exceeded")]
+    Call,
+    /// It took more steps than are left for all.
+    #[error("running out of cost budget")]
     Budget,
     /// It failed, in cel-go's words.
     #[error("{0}")]
@@ -65,8 +69,10 @@ pub enum EvalError {
 
 /// A compiled expression.
 pub struct Program {
-    expression: IdedExpr,
-    /// How deep the expression nests.
+    source: ::cel::Program,
+    /// What runs: the same with its charges.
+    metered: IdedExpr,
+    /// How deep it nests.
     levels: usize,
 }
 
@@ -81,10 +87,11 @@ impl Program {
     /// # Errors
     /// The syntax errors, as text.
     pub fn compile(source: &str) -> Result<Self, String> {
-        let mut expression = parse(source)?.expression().clone();
-        cost::meter(&mut expression);
-        let levels = levels(&expression);
-        Ok(Self { expression, levels })
+        let source = parse(source)?;
+        let mut metered = source.expression().clone();
+        cost::meter(&mut metered);
+        let levels = levels(&metered);
+        Ok(Self { source, metered, levels })
     }
 
     /// The same, compiled once for all callers.
@@ -104,6 +111,39 @@ impl Program {
         compiled
     }
 
+    /// The expression as it was written, its macros expanded.
+    pub(crate) fn expression(&self) -> &IdedExpr {
+        self.source.expression()
+    }
+
+    /// Line and column of a part, both from 1, and the text of the line.
+    pub(crate) fn place(&self, id: u64) -> (usize, usize, &str) {
+        let info = self.source.source_info();
+        let at = info.offset_for(id).map_or(0, |(start, _)| start as usize);
+        let mut begin = 0;
+        for (index, line) in info.source.split_inclusive('\n').enumerate() {
+            let letters = line.chars().count();
+            if at < begin + letters {
+                return (index + 1, at - begin + 1, line.trim_end_matches('\n'));
+            }
+            begin += letters;
+        }
+        (1, 1, info.source.lines().next().unwrap_or_default())
+    }
+
+    /// Whether it reads a variable, such as `oldSelf`: the object before the change.
+    #[must_use]
+    pub fn uses(&self, variable: &str) -> bool {
+        let mut open = vec![self.expression()];
+        while let Some(expression) = open.pop() {
+            if matches!(&expression.expr, Expr::Ident(name) if name == variable) {
+                return true;
+            }
+            children(expression, |child, _| open.push(child));
+        }
+        false
+    }
+
     /// Runs it over variables; takes what the run costs from `budget`.
     ///
     /// # Errors
@@ -120,7 +160,7 @@ impl Program {
     /// included, from `budget`.
     ///
     /// # Errors
-    /// [`EvalError::Budget`] when it costs too much, else what went wrong.
+    /// [`EvalError::Call`] and [`EvalError::Budget`] when it costs too much, else what went wrong.
     pub fn run(&self, scope: &dyn VariableResolver, budget: &mut u64) -> Result<Value, EvalError> {
         let limit = CALL_BUDGET.min(*budget);
         let (outcome, left) = cost::within(limit, || {
@@ -129,7 +169,7 @@ impl Program {
         });
         let Some(left) = left else {
             *budget -= limit;
-            return Err(EvalError::Budget);
+            return Err(if limit == CALL_BUDGET { EvalError::Call } else { EvalError::Budget });
         };
         *budget -= limit - left;
         outcome.map_err(|error| EvalError::Failed(words::of(&error)))
@@ -140,9 +180,9 @@ impl Program {
         let mut context = Context::with_env(ENV.clone());
         context.set_variable_resolver(scope);
         if self.levels > SHALLOW {
-            stacker::maybe_grow(STACK.0, STACK.1, || Value::resolve(&self.expression, &context))
+            stacker::maybe_grow(STACK.0, STACK.1, || Value::resolve(&self.metered, &context))
         } else {
-            Value::resolve(&self.expression, &context)
+            Value::resolve(&self.metered, &context)
         }
     }
 }
@@ -327,6 +367,13 @@ fn escape(name: &str) -> String {
         .replace('.', "__dot__")
         .replace('-', "__dash__")
         .replace('/', "__slash__")
+}
+
+/// The same, for a name that can be written in an expression at all.
+fn escaped(name: &str) -> Option<String> {
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
+    let begins = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    (fits && begins).then(|| escape(name))
 }
 
 #[cfg(test)]

@@ -3,10 +3,14 @@
 //! The quick path is `serde_json`. Only a document that it refuses is read again by [`crate::json_syntax`], which words
 //! the error as Go words it and knows the few things Go forgives (broken UTF-8, lone surrogates).
 
+mod order;
+
 use std::{cell::RefCell, fmt, fmt::Write as _};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+pub use order::in_order;
 
 use crate::{json_syntax, status::ApiError};
 
@@ -15,7 +19,8 @@ use crate::{json_syntax, status::ApiError};
 pub struct Decoded {
     /// The value; of a field given twice the last one counts.
     pub value: Value,
-    /// `duplicate field "spec.bar"` in document order, each once, at most 100.
+    /// `duplicate field "spec.bar"` in document order, each once, at most 100; of YAML `line 9: key "bar" already set in
+    /// map`.
     pub duplicates: Vec<String>,
 }
 
@@ -53,6 +58,45 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, ApiError> {
     if text.trim().is_empty() {
         return Ok(Decoded::default());
     }
+    let duplicates = RefCell::new(Vec::new());
+    let node = Node { path: None, duplicates: &duplicates };
+    let value = read_yaml(text, serde_saphyr::DuplicateKeyPolicy::PassThrough, node).map_err(|error| {
+        let line = error.location().map_or(0, |at| at.line());
+        let text = error.to_string();
+        ApiError::bad_request(if line > 0 {
+            format!("yaml: line {line}: {text}")
+        } else {
+            format!("yaml: {text}")
+        })
+    })?;
+    Ok(Decoded { value, duplicates: in_lines(text, duplicates.into_inner()) })
+}
+
+/// Duplicates as a YAML reader words them. It knows the line of the first one.
+fn in_lines(text: &str, duplicates: Vec<String>) -> Vec<String> {
+    if duplicates.is_empty() {
+        return duplicates;
+    }
+    let ignored = RefCell::new(Vec::new());
+    let node = Node { path: None, duplicates: &ignored };
+    let first = read_yaml(text, serde_saphyr::DuplicateKeyPolicy::Error, node).err();
+    let mut line = first.and_then(|error| error.location().map(|at| at.line()));
+    let word = |duplicate: String| {
+        let path = duplicate.trim_start_matches("duplicate field \"").trim_end_matches('"');
+        let key = path.rsplit('.').next().unwrap_or(path);
+        match line.take() {
+            Some(line) => format!("line {line}: key {key:?} already set in map"),
+            None => format!("key {key:?} already set in map"),
+        }
+    };
+    duplicates.into_iter().map(word).collect()
+}
+
+fn read_yaml(
+    text: &str,
+    policy: serde_saphyr::DuplicateKeyPolicy,
+    node: Node<'_>,
+) -> Result<Value, serde_saphyr::Error> {
     let mut budget = serde_saphyr::Budget::default();
     budget.max_depth = MAX_YAML_DEPTH;
     budget.flow_nesting_limit = MAX_YAML_DEPTH;
@@ -62,24 +106,13 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, ApiError> {
     budget.max_anchors = 1_000;
     let mut options = serde_saphyr::Options::default();
     options.budget = Some(budget);
-    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
+    options.duplicate_keys = policy;
     options.alias_limits.max_total_replayed_events = 100_000;
     options.with_snippet = false;
     options.legacy_octal_numbers = true;
-    let duplicates = RefCell::new(Vec::new());
-    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        Node { path: None, duplicates: &duplicates }.deserialize(deserializer)
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+        node.deserialize(deserializer)
     })
-    .map_err(|error| {
-        let line = error.location().map_or(0, |at| at.line());
-        let text = error.to_string();
-        ApiError::bad_request(if line > 0 {
-            format!("yaml: line {line}: {text}")
-        } else {
-            format!("yaml: {text}")
-        })
-    })?;
-    Ok(Decoded { value, duplicates: duplicates.into_inner() })
 }
 
 /// The 400 for a body whose kind could not be read: `base` is what the decoder said.
@@ -372,7 +405,7 @@ mod tests {
     fn yaml_reads_like_json_and_tells_duplicates() {
         let decoded = yaml(b"a: 1\nb:\n- c: x\n  c: z\n- true\n1: ~\n").expect("valid");
         assert_eq!(decoded.value, json!({"a": 1, "b": [{"c": "z"}, true], "1": null}));
-        assert_eq!(decoded.duplicates, [r#"duplicate field "b[0].c""#]);
+        assert_eq!(decoded.duplicates, [r#"line 4: key "c" already set in map"#]);
     }
 
     #[test]

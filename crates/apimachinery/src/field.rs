@@ -188,6 +188,15 @@ impl FieldError {
         }
     }
 
+    /// A string of more than `max` characters.
+    #[must_use]
+    pub fn too_long_characters(field: &FieldPath, max: usize) -> Self {
+        Self {
+            kind: FieldErrorKind::TooLong,
+            ..Self::required(field, format!("may not be more than {max} characters"))
+        }
+    }
+
     /// A list of `actual` items where `max` are allowed.
     #[must_use]
     pub fn too_many(field: &FieldPath, actual: usize, max: usize) -> Self {

@@ -225,7 +225,8 @@ pub fn check_labels(labels: &Value, path: &FieldPath, errors: &mut Vec<FieldErro
     }
 }
 
-fn check_annotations(object: &Value, errors: &mut Vec<FieldError>) {
+/// The annotations of an object.
+pub fn check_annotations(object: &Value, errors: &mut Vec<FieldError>) {
     let path = METADATA.child("annotations");
     let mut size = 0;
     for (key, value) in annotations(object) {

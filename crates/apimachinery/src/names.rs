@@ -3,6 +3,8 @@
 //! Source of the rules: RFC 1035, RFC 1123 and `k8s.io/apimachinery/pkg/util/validation`. The checks are byte loops
 //! rather than regular expressions: they run on every write.
 
+use std::net::IpAddr;
+
 const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const SUBDOMAIN_WORDS: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
@@ -87,6 +89,20 @@ pub fn is_dns1123_subdomain(value: &str) -> Vec<String> {
     }
     if !subdomain_shape(value) {
         errors.push(pattern_words(SUBDOMAIN_WORDS, DNS1123_SUBDOMAIN, &["example.com"]));
+    }
+    errors
+}
+
+/// The same in any case: for names of drivers, which are told apart by case all the same.
+#[must_use]
+pub fn is_dns1123_subdomain_any_case(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if value.len() > 253 {
+        errors.push(too_long(253));
+    }
+    if !subdomain_shape(&value.to_ascii_lowercase()) {
+        let words = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
+        errors.push(pattern_words(words, DNS1123_SUBDOMAIN, &["Example.com"]));
     }
     errors
 }
@@ -315,6 +331,68 @@ pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
 #[must_use]
 pub fn label1035_name(name: &str, prefix: bool) -> Vec<String> {
     is_dns1035_label(&masked(name, prefix))
+}
+
+/// A version by semver.org 2.0.0: `1.2.3`, `1.2.3-rc.1+build.5`.
+#[must_use]
+pub fn is_semantic_version(version: &str) -> bool {
+    let numeric = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_digit())
+            && (text.len() == 1 || !text.starts_with('0'))
+    };
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    // Not a number, or one without zeros before it.
+    let release = |text: &str| plain(text) && (numeric(text) || !text.bytes().all(|b| b.is_ascii_digit()));
+    let (rest, build) = match version.split_once('+') {
+        Some((rest, build)) => (rest, Some(build)),
+        None => (version, None),
+    };
+    let (core, pre) = match rest.split_once('-') {
+        Some((core, pre)) => (core, Some(pre)),
+        None => (rest, None),
+    };
+    core.split('.').count() == 3
+        && core.split('.').all(numeric)
+        && pre.is_none_or(|pre| pre.split('.').all(release))
+        && build.is_none_or(|build| build.split('.').all(plain))
+}
+
+/// What is wrong with an IP address: none, an IPv4 address in IPv6's clothes, or in another form than the usual one.
+#[must_use]
+pub fn is_ip(value: &str) -> Vec<String> {
+    let told = |why: &str| vec![why.to_owned()];
+    match value.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+            told("must not be an IPv4-mapped IPv6 address")
+        }
+        Ok(_) => Vec::new(),
+        Err(_) if without_zeros(value).parse::<IpAddr>().is_ok() => told("must not have leading 0s"),
+        Err(_) => told("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
+    }
+}
+
+/// A dotted address without zeros before its numbers.
+#[must_use]
+pub fn without_zeros(address: &str) -> String {
+    let parts = address.split('.').map(|part| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0",
+        rest => rest,
+    });
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// [`NameCheck`]: an IP address, in the one form that addresses are printed in.
+#[must_use]
+pub fn address_name(name: &str, _prefix: bool) -> Vec<String> {
+    let mut errors = is_ip(name);
+    if errors.is_empty()
+        && let Ok(address) = name.parse::<IpAddr>()
+        && address.to_string() != name
+    {
+        errors.push(format!("must be in canonical form (\"{address}\")"));
+    }
+    errors
 }
 
 /// [`NameCheck`]: a path segment. A prefix may be `.` or `..`, for more follows.

@@ -2,6 +2,7 @@
 
 mod complete;
 mod definition;
+mod expressions;
 mod prescribed;
 mod publish;
 mod structural;

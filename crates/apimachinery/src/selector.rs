@@ -383,7 +383,7 @@ impl Parser {
             (Token::In, _) => Operator::In,
             (Token::NotIn, _) => Operator::NotIn,
             (Token::Compare(operator), _) => *operator,
-            (_, text) => return Err(format!("found '{text}', expected: in, notin, =, ==, !=, >, <")),
+            (_, text) => return Err(format!("found '{text}', expected: in, notin, =, ==, !=, gt, lt")),
         };
         self.at += 1;
         let values = match operator {
@@ -580,7 +580,7 @@ mod tests {
         assert_eq!(error("=a"), "found '=', expected: !, identifier, or 'end of string'");
         assert_eq!(
             error("a b"),
-            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, >, <"
+            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"
         );
         assert_eq!(error("a in b"), "unable to parse requirement: found 'b' expected: '('");
         assert_eq!(error("a in (b"), "unable to parse requirement: found '', expected: ',' or ')'");

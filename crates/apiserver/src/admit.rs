@@ -8,7 +8,10 @@
 mod options;
 mod reinvocation;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use access::{AdmissionRequest, Attributes, Companion};
 use apimachinery::{ApiError, Object};
@@ -18,7 +21,7 @@ pub(crate) use self::{options::Options, reinvocation::Rounds};
 use crate::{
     catalogue::Served,
     policies,
-    server::{Call, Inner},
+    server::{Call, Inner, WRITE_DEADLINE},
     webhooks,
 };
 
@@ -55,6 +58,8 @@ pub(crate) struct Write<'a> {
     /// Of the object.
     pub kind: Kind,
     pub options: Options<'a>,
+    /// When the client is told that it took too long.
+    until: Instant,
 }
 
 impl<'a> Write<'a> {
@@ -67,7 +72,13 @@ impl<'a> Write<'a> {
             kind: Kind::of(&served.resource, &call.info.subresource),
             served,
             options,
+            until: Instant::now() + WRITE_DEADLINE,
         }
+    }
+
+    /// How long somebody outside may take to answer.
+    pub fn time_left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 
     /// Whoever may change the object.

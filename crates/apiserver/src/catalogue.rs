@@ -10,12 +10,12 @@ use std::{
 
 use apimachinery::{ApiError, Object, Schema, structure};
 use bytes::Bytes;
-use kinds::Resource;
+use kinds::{Resource, versions::Conversion};
 use serde_json::json;
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{encoding, special::events};
+use crate::{custom::Versions, encoding, shape};
 
 /// How the stored form of a resource differs from the form it is served in.
 #[derive(Clone, Debug, Default)]
@@ -23,14 +23,15 @@ pub enum View {
     /// Not at all.
     #[default]
     Direct,
-    /// `events.k8s.io` shows the core events under other field names.
-    Events,
-    /// A custom resource: entries older than the schema, or written through another version, are pruned and defaulted again.
+    /// A version of a built-in kind that is stored as another one.
+    Converted(&'static Conversion),
+    /// A custom resource: entries older than the schema are pruned and defaulted again, those of another version are
+    /// converted.
     Custom {
-        /// Entries written after this revision through the storage version already obey the schema.
+        /// Entries of this version that were written after this revision obey the schema as they lie there.
         since: store::Revision,
-        /// This version is the one that is stored.
-        storage: bool,
+        /// What there is besides this version.
+        versions: Arc<Versions>,
     },
 }
 
@@ -82,6 +83,8 @@ impl Drop for Watching {
         self.0.watches.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
+/// The revision of an entry that was converted in order to be shown. Its value has its real one.
+pub const CONVERTED: store::Revision = store::Revision(u64::MAX);
 
 /// One served resource.
 #[derive(Debug)]
@@ -92,8 +95,10 @@ pub struct Served {
     pub api_version: String,
     /// `/registry/pods/`
     pub prefix: String,
-    /// `{"kind":"Pod","apiVersion":"v1",`
+    /// `{"kind":"Pod","apiVersion":"v1",`; a custom resource is stored with both, and its head is a brace.
     pub head: Bytes,
+    /// See [`encoding::tail`].
+    pub tail: Bytes,
     /// See [`View`].
     pub view: View,
     /// For custom resources: served while its definition is being deleted, creates are refused.
@@ -110,7 +115,7 @@ pub struct Served {
     pub deprecation: Option<String>,
     /// An object with nothing but what is always encoded: what owners of a new object's fields are found by.
     pub empty: Object,
-    /// The other served versions of the kind and their schemas.
+    /// The other versions of the kind and their schemas: managers of fields may have written through them.
     pub others: Vec<(Arc<str>, Arc<Schema>)>,
 }
 
@@ -118,7 +123,7 @@ pub struct Served {
 #[must_use]
 pub fn prefix(group: &str, plural: &str) -> String {
     match (group, plural) {
-        ("", _) | ("events.k8s.io", "events") => format!("/registry/{plural}/"),
+        ("", _) => format!("/registry/{plural}/"),
         _ => format!("/registry/{group}/{plural}/"),
     }
 }
@@ -128,29 +133,34 @@ impl Served {
     #[must_use]
     pub fn new(resource: Arc<Resource>) -> Self {
         let api_version = resource.api_version();
-        let (first, second) = (&resource.kind, &api_version);
-        let head = if resource.builtin {
-            format!(r#"{{"kind":"{first}","apiVersion":"{second}","#)
+        let (head, tail) = if resource.builtin {
+            (format!(r#"{{"kind":"{}","apiVersion":"{api_version}","#, resource.kind), Bytes::new())
         } else {
-            format!(r#"{{"apiVersion":"{second}","kind":"{first}","#)
+            ("{".to_owned(), encoding::tail(&api_version, &resource.kind))
         };
-        let view = if &*resource.group == "events.k8s.io" { View::Events } else { View::Direct };
+        let conversion = kinds::versions::conversion(&resource);
+        let stored_group = conversion.map_or(&*resource.group, |c| c.stored_group);
+        let storage_version: Arc<str> =
+            conversion.map_or(resource.version.clone(), |c| c.stored_version.into());
         let mut empty = json!({"apiVersion": api_version, "kind": &*resource.kind});
         if resource.builtin {
             structure::always(&mut empty, &resource.schema);
         }
+        let others = kinds::versions::siblings(&resource);
+        let others = others.map(|r| (Arc::from(r.api_version()), r.schema.clone())).collect();
         Self {
-            prefix: prefix(&resource.group, &resource.plural),
+            prefix: prefix(stored_group, &resource.plural),
             head: head.into(),
-            view,
+            tail,
+            view: conversion.map_or(View::Direct, View::Converted),
             terminating: AtomicBool::new(false),
             hidden: false,
-            storage_version: resource.version.clone(),
+            storage_version,
             retired: CancellationToken::new(),
             watches: Watches::default(),
             deprecation: resource.behaviour.deprecated.map(str::to_owned),
             empty,
-            others: Vec::new(),
+            others,
             api_version,
             resource,
         }
@@ -197,10 +207,25 @@ impl Served {
     /// Whether entries can be served as the bytes they are.
     #[must_use]
     pub fn is_direct(&self, entry: &Entry) -> bool {
-        match self.view {
+        match &self.view {
             View::Direct => true,
-            View::Events => false,
-            View::Custom { since, storage } => storage && entry.modified > since,
+            View::Converted(_) => false,
+            View::Custom { since, .. } => {
+                (entry.modified > *since || entry.modified == CONVERTED) && entry.value.ends_with(&self.tail)
+            }
+        }
+    }
+
+    /// Whether the entry has to be converted by somebody else before it can be served. [`Inner::view`] does it.
+    ///
+    /// [`Inner::view`]: crate::server::Inner::view
+    #[must_use]
+    pub fn is_foreign(&self, entry: &Entry) -> bool {
+        match &self.view {
+            View::Custom { versions, .. } => {
+                versions.converter.is_some() && !entry.value.ends_with(&self.tail)
+            }
+            View::Direct | View::Converted(_) => false,
         }
     }
 
@@ -210,31 +235,53 @@ impl Served {
             return Ok(entry.value.clone());
         }
         let object = self.object(entry)?;
-        Ok(encoding::with_revision(&encoding::encode(&object)?, encoding::revision(&entry.value)))
+        Ok(encoding::with_revision(&self.encode(&object)?, encoding::revision(&entry.value)))
     }
 
-    /// The entry, decoded, in this version, with its kind.
+    /// The entry, decoded, in this version, with its kind. An entry that [is foreign](Served::is_foreign) is an error.
     pub fn object(&self, entry: &Entry) -> Result<Object, ApiError> {
-        let mut object = encoding::decode(&entry.value, &self.api_version, &self.resource.kind)?;
-        if self.is_direct(entry) {
+        if !self.is_direct(entry)
+            && let View::Custom { versions, .. } = &self.view
+        {
+            let mut object = versions.read(entry, &self.resource.kind)?;
+            if object["apiVersion"] != *self.api_version {
+                if versions.converter.is_some() {
+                    return Err(ApiError::internal(format!("{} is not converted", entry.key)));
+                }
+                object["apiVersion"] = self.api_version.as_str().into();
+                shape::converted(&self.resource, &mut object);
+            }
             return Ok(object);
         }
-        match self.view {
-            View::Direct => {}
-            View::Events => events::to_grouped(&mut object),
-            View::Custom { .. } => crate::shape::stored_custom(&self.resource, &mut object),
+        let mut object = encoding::decode(&entry.value, &self.api_version, &self.resource.kind)?;
+        if let View::Converted(conversion) = &self.view {
+            (conversion.shown)(&mut object);
         }
         Ok(object)
     }
 
-    /// The bytes to store for an object of this version.
+    /// The value of an object of this version, in this version.
+    pub fn encode(&self, object: &Object) -> Result<Bytes, ApiError> {
+        encoding::encode(object, &self.tail)
+    }
+
+    /// The bytes to store for an object of this version. Where somebody else converts, [`Inner::to_store`] does it.
+    ///
+    /// [`Inner::to_store`]: crate::server::Inner::to_store
     pub fn stored(&self, object: &Object) -> Result<Bytes, ApiError> {
-        if matches!(self.view, View::Events) {
-            let mut core = object.clone();
-            events::to_core(&mut core);
-            return encoding::encode(&core);
+        match &self.view {
+            View::Direct => self.encode(object),
+            View::Converted(conversion) => {
+                let mut stored = object.clone();
+                (conversion.stored)(&mut stored);
+                if let Some(target) = conversion.target() {
+                    shape::default(target, &mut stored);
+                }
+                self.encode(&stored)
+            }
+            View::Custom { versions, .. } if versions.storage == self.api_version => self.encode(object),
+            View::Custom { versions, .. } => versions.write(object.clone()),
         }
-        encoding::encode(object)
     }
 
     /// 404 for an object of this resource.
@@ -307,10 +354,10 @@ impl Catalogue {
         let mut all = Self { generation, ..Self::default() };
         for served in list {
             let resource = &served.resource;
-            let stored = match served.view {
+            let stored = match &served.view {
                 View::Direct => true,
-                View::Events => false,
-                View::Custom { storage, .. } => storage,
+                View::Converted(_) => false,
+                View::Custom { versions, .. } => versions.storage == served.api_version,
             };
             if stored {
                 all.by_prefix.insert(served.prefix.clone(), served.clone());
@@ -337,6 +384,12 @@ impl Catalogue {
     /// Everything that requests can find.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Served>> {
         self.groups.values().flat_map(|g| &g.versions).flat_map(|(_, v)| v.resources.values())
+    }
+
+    /// Whether a group has built-in kinds: its unknown versions and resources are told in JSON.
+    #[must_use]
+    pub fn is_builtin(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|g| g.versions.iter().any(|(_, v)| v.builtin))
     }
 
     /// One version of a group.

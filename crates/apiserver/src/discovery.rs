@@ -102,10 +102,11 @@ pub(crate) fn answer(inner: &Inner, call: &Call, parts: &[&str]) -> Result<Respo
         }
         ["api", version] => match catalogue.version("", version) {
             Some(found) => resources(version, found),
-            None => return Ok(route::not_found()),
+            None => return Err(route::unknown_resource()),
         },
         ["apis", name, version] => match catalogue.version(name, version).filter(|_| !name.is_empty()) {
             Some(found) => resources(&format!("{name}/{version}"), found),
+            None if catalogue.is_builtin(name) => return Err(route::unknown_resource()),
             None => return Ok(route::not_found()),
         },
         _ => return Ok(route::not_found()),
@@ -195,7 +196,12 @@ fn resources(group_version: &str, version: &Version) -> Value {
         }
     }
     list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
+    let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": list});
+    // The core group's list is older than its own `apiVersion`.
+    if group_version.contains('/') {
+        document["apiVersion"] = "v1".into();
+    }
+    document
 }
 
 fn aggregated(groups: &[Listed<'_>], wanted: impl Fn(&str) -> bool) -> Value {
@@ -222,12 +228,15 @@ fn aggregated(groups: &[Listed<'_>], wanted: impl Fn(&str) -> bool) -> Value {
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn kind_of(group: &str, version: &str, kind: &str) -> Value {
+/// Group and version of a built-in kind are named only where they are not those of the resource.
+fn kind_of(resource: &Resource, group: &str, version: &str, kind: &str) -> Value {
+    let own = resource.builtin && (group, version) == (&*resource.group, &*resource.version);
+    let (group, version) = if own { ("", "") } else { (group, version) };
     json!({"group": group, "version": version, "kind": kind})
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {
-    let own = kind_of(&resource.group, &resource.version, &resource.kind);
+    let own = kind_of(resource, &resource.group, &resource.version, &resource.kind);
     let mut entry = json!({
         "resource": &*resource.plural, "responseKind": own,
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
@@ -243,7 +252,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
         .subresources
         .iter()
         .map(|s| json!({
-            "subresource": &*s.name, "responseKind": kind_of(&s.group, &s.version, &s.kind), "verbs": s.verbs,
+            "subresource": &*s.name, "responseKind": kind_of(resource, &s.group, &s.version, &s.kind), "verbs": s.verbs,
         }))
         .collect();
     if !subs.is_empty() {

@@ -13,6 +13,7 @@ mod admission_match;
 mod admit;
 mod aggregation;
 mod body;
+mod body_kind;
 mod catalogue;
 mod companions;
 mod config;

@@ -260,7 +260,7 @@ fn objects(inner: &Inner, out: &mut String) {
     let mut counts: Vec<_> = catalogue
         .by_prefix
         .values()
-        .filter(|served| !matches!(served.view, View::Events))
+        .filter(|served| !matches!(served.view, View::Converted(_)))
         .map(|served| {
             let count = inner.flow.counts.of(inner, &served.prefix);
             (&served.resource.group, &served.resource.plural, count)

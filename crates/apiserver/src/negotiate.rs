@@ -6,6 +6,8 @@
 use apimachinery::ApiError;
 use http::{HeaderMap, header};
 
+use kinds::Resource;
+
 use crate::request::Query;
 
 /// Another kind that the client wants the answer as.
@@ -48,6 +50,8 @@ pub struct Media {
     pub transform: Transform,
     /// `apidiscovery.k8s.io/v2 APIGroupDiscoveryList`
     pub aggregated: bool,
+    /// The transformed kind at its older version, `meta.k8s.io/v1beta1`.
+    pub beta: bool,
 }
 
 impl Media {
@@ -60,6 +64,26 @@ impl Media {
             (Form::Yaml, _) => "application/yaml",
             (Form::Protobuf, _) => PROTOBUF,
         }
+    }
+
+    /// 406 if metadata of one object are asked of a list, or metadata of a list of one object.
+    pub fn fits(self, resource: &Resource, list: bool) -> Result<(), ApiError> {
+        let internal = match (&*resource.group, resource.builtin) {
+            (_, false) => "unstructured",
+            ("" | "events.k8s.io", _) => "core",
+            (group, _) => group.split('.').next().unwrap_or_default(),
+        };
+        let kind = if resource.builtin { &resource.kind } else { "Unstructured" };
+        let why = match (self.transform, list) {
+            (Transform::Partial, true) => format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{internal}.{kind}List)"
+            ),
+            (Transform::PartialList, false) => format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*{internal}.{kind})"
+            ),
+            _ => return Ok(()),
+        };
+        Err(ApiError::other(406, "NotAcceptable", why))
     }
 }
 
@@ -123,8 +147,9 @@ fn accept_clause(clause: &Clause<'_>, offer: Offer, protobuf: bool) -> Option<Me
         ("Table", Offer::Object | Offer::List | Offer::Watch) if meta && media.form != Form::Protobuf => {
             Transform::Table
         }
-        ("PartialObjectMetadata", Offer::Object | Offer::Watch) if meta => Transform::Partial,
-        ("PartialObjectMetadataList", Offer::List) if meta => Transform::PartialList,
+        // Whether it fits is seen when there is an answer: see [`Media::fits`].
+        ("PartialObjectMetadata", Offer::Object | Offer::List | Offer::Watch) if meta => Transform::Partial,
+        ("PartialObjectMetadataList", Offer::Object | Offer::List) if meta => Transform::PartialList,
         ("APIGroupDiscoveryList", Offer::Discovery)
             if group == ("apidiscovery.k8s.io", "v2") && media.form == Form::Json =>
         {
@@ -133,7 +158,27 @@ fn accept_clause(clause: &Clause<'_>, offer: Offer, protobuf: bool) -> Option<Me
         }
         _ => return None,
     };
+    media.beta = media.transform != Transform::None && group.1 == "v1beta1";
     Some(media)
+}
+
+/// What upstream's router answers with at a path of a built-in kind, before anything else looks at the request: types
+/// by name only. 406 when none is accepted.
+fn routed(accept: &str, offer: Offer) -> Result<(), ApiError> {
+    const ONE: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    let known = |media: &str| matches!(media, "*/*" | "application/json" | "application/yaml" | PROTOBUF);
+    if accept.split(',').any(|clause| known(clause.split(';').next().unwrap_or_default().trim())) {
+        return Ok(());
+    }
+    let list = match offer {
+        Offer::List | Offer::Watch => format!("{ONE}, {STREAMS}"),
+        _ => ONE.to_owned(),
+    };
+    let why = format!("406: Not Acceptable\n\nAvailable representations: {list}");
+    let mut error = ApiError::other(406, "NotAcceptable", why);
+    error.details = Some(serde_json::json!({}));
+    Err(error)
 }
 
 /// The form for `headers`; 406 when nothing on offer is accepted. `protobuf`: it is on offer.
@@ -146,6 +191,9 @@ pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer, protobuf: bool) 
     let mut media = if accept.trim().is_empty() {
         Media::default()
     } else {
+        if protobuf && matches!(offer, Offer::Object | Offer::List | Offer::Watch) {
+            routed(accept, offer)?;
+        }
         let found = clauses(accept).iter().find_map(|c| accept_clause(c, offer, protobuf));
         found.ok_or_else(|| not_acceptable(offer, protobuf))?
     };
@@ -177,8 +225,8 @@ fn not_acceptable(offer: Offer, protobuf: bool) -> ApiError {
         (Offer::Watch, true) => {
             "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
         }
-        (_, false) => "application/json, application/yaml",
-        (_, true) => "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        // Upstream names protobuf also where only metadata and errors have that form.
+        _ => "application/json, application/yaml, application/vnd.kubernetes.protobuf",
     };
     ApiError::other(406, "NotAcceptable", format!("only the following media types are accepted: {list}"))
 }
@@ -241,12 +289,12 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_not_acceptable() {
         assert_eq!(ask("application/vnd.kubernetes.protobuf", Offer::Object).unwrap_err().code, 406);
-        assert_eq!(
-            ask("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Offer::List)
-                .unwrap_err()
-                .code,
-            406
-        );
+        let media = ask("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Offer::List).unwrap();
+        let resource = kinds::find("", "v1", "configmaps").unwrap();
+        let why =
+            "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)";
+        assert_eq!(media.fits(resource, true).unwrap_err().message, why);
+        assert!(media.fits(resource, false).is_ok());
         assert!(ask("application/vnd.kubernetes.protobuf,application/json", Offer::Object).is_ok());
     }
 }

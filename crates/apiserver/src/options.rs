@@ -79,9 +79,14 @@ impl Continue {
     pub fn decode(token: &str) -> Result<Self, ApiError> {
         use base64::Engine as _;
         let bad = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(token)
-            .map_err(|_| ApiError::bad_request("continue key is not valid: illegal base64 data"))?;
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|error| {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _) => at,
+                // Go names the group of four that is not whole.
+                _ => token.len() / 4 * 4,
+            };
+            bad(&format!("continue key is not valid: illegal base64 data at input byte {at}"))
+        })?;
         let json: Value = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
         if json["v"] != "meta.k8s.io/v1" {
             return Err(bad(&format!(
@@ -370,13 +375,6 @@ impl Delete {
         let (grace, orphan, policy, dry): (Option<i64>, Option<bool>, String, Vec<String>);
         let mut options = Self::default();
         if let Some(body) = body {
-            let kind = body.get("kind").and_then(Value::as_str);
-            if kind.is_some_and(|k| k != "DeleteOptions") {
-                return Err(ApiError::bad_request(format!(
-                    "decoded object cannot be converted to DeleteOptions: {}",
-                    kind.unwrap_or_default()
-                )));
-            }
             grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
             orphan = body.get("orphanDependents").and_then(Value::as_bool);
             policy = body.get("propagationPolicy").and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -5,9 +5,13 @@
 
 mod connect;
 mod kubelet;
+mod links;
 mod socket;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use access::{Attributes, Reader as _};
 use apimachinery::{ApiError, Object, meta};
@@ -58,9 +62,6 @@ pub(crate) async fn serve(
     if !allowed {
         return Err(route::not_allowed());
     }
-    if stream && !upgrades(&call.headers) {
-        return Err(ApiError::bad_request("Upgrade request required"));
-    }
     if stream || info.resource == "nodes" && upgrades(&call.headers) {
         // WebSockets come as GET: leave to read a pod or a node must not be enough to run commands there
         // (kubernetes#133515).
@@ -73,6 +74,9 @@ pub(crate) async fn serve(
         connect::admit(inner, call, served).await?;
     }
     let way = way(inner, call, served)?;
+    if stream && !upgrades(&call.headers) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
     if matches!(way, Way::Nowhere) {
         return Ok(respond::plain(204, "text/plain", Vec::new()));
     }
@@ -100,7 +104,23 @@ pub(crate) async fn serve(
         }
         return Ok(response);
     }
-    relay(response, call.upgrade.take())
+    let response = relay(response, call.upgrade.take())?;
+    match way {
+        Way::Address { address, port, .. } => {
+            let host = call.headers.get(header::HOST).and_then(|h| h.to_str().ok());
+            let hosts = [SocketAddr::new(address, port).to_string(), host.unwrap_or_default().to_owned()];
+            Ok(links::Place { prefix: root(call), hosts }.rewrite(response))
+        }
+        Way::Kubelet { .. } | Way::Nowhere => Ok(response),
+    }
+}
+
+/// The path before what is proxied.
+fn root(call: &Call) -> String {
+    let path = call.uri.path();
+    let rest = rest(call);
+    let rest = rest.split('?').next().unwrap_or_default();
+    path.strip_suffix(rest).unwrap_or(path).trim_end_matches('/').to_owned()
 }
 
 /// Whether the request wants its connection.
@@ -314,7 +334,9 @@ fn request(call: &Call, uri: &str) -> Result<Builder, ApiError> {
     // A log over WebSocket is one on our side alone.
     let plain = call.info.subresource == "log";
     for (name, value) in &call.headers {
-        if !(PRIVATE.contains(name) || plain && HANDSHAKE.contains(name)) {
+        // Pages are read on their way: their links are moved.
+        let compressed = call.info.subresource == "proxy" && name == header::ACCEPT_ENCODING;
+        if !(PRIVATE.contains(name) || plain && HANDSHAKE.contains(name) || compressed) {
             builder = builder.header(name, value);
         }
     }

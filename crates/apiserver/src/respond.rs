@@ -35,6 +35,9 @@ pub fn text(status: u16, text: impl Into<String>) -> Response {
 /// A JSON document in the asked form.
 #[must_use]
 pub fn document(status: u16, media: Media, value: &Value) -> Response {
+    if media.beta {
+        return document(status, Media { beta: false, ..media }, &older(value));
+    }
     if media.form == Form::Protobuf {
         return match protobuf(value) {
             Some(bytes) => plain(status, PROTOBUF, bytes),
@@ -53,6 +56,22 @@ pub fn document(status: u16, media: Media, value: &Value) -> Response {
     plain(status, media.content_type(), bytes)
 }
 
+/// A transformed answer as `meta.k8s.io/v1beta1`, whose fields are the same.
+fn older(value: &Value) -> Value {
+    let mut value = value.clone();
+    let mark = |object: &mut Value| {
+        if object["apiVersion"] == "meta.k8s.io/v1" {
+            object["apiVersion"] = "meta.k8s.io/v1beta1".into();
+        }
+    };
+    mark(&mut value);
+    for (list, inner) in [("rows", "/object"), ("items", "")] {
+        let items = value.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        items.filter_map(|item| item.pointer_mut(inner)).filter(|o| o.is_object()).for_each(mark);
+    }
+    value
+}
+
 /// The protobuf form of a document, if it has one.
 pub fn protobuf(value: &Value) -> Option<Vec<u8>> {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
@@ -62,7 +81,7 @@ pub fn protobuf(value: &Value) -> Option<Vec<u8>> {
 /// The `Status` of an error.
 #[must_use]
 pub fn error(error: &ApiError, media: Media) -> Response {
-    let media = Media { transform: Transform::None, aggregated: false, ..media };
+    let media = Media { transform: Transform::None, aggregated: false, beta: false, ..media };
     let mut response = document(error.code, media, &error.to_status());
     let seconds = error.details.as_ref().and_then(|d| d["retryAfterSeconds"].as_u64());
     if let Some(seconds) = seconds {
@@ -92,6 +111,7 @@ pub fn object(
     wire: &Bytes,
     query: &crate::request::Query,
 ) -> Result<Response, ApiError> {
+    media.fits(&served.resource, false)?;
     match media.transform {
         Transform::None if media.form == Form::Json && !media.pretty => {
             Ok(plain(status, "application/json", Body::from(whole(served, wire))))
@@ -128,7 +148,12 @@ pub fn written(
     revision: &str,
     query: &crate::request::Query,
 ) -> Result<Response, ApiError> {
-    let wire = encoding::with_revision(&encoding::encode(object)?, revision);
+    let encoded = served.encode(object)?;
+    let wire = if revision.is_empty() {
+        encoding::never_stored(&encoded)
+    } else {
+        encoding::with_revision(&encoded, revision)
+    };
     self::object(status, media, served, &wire, query)
 }
 

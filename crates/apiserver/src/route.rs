@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::ApiError;
-use http::Method;
+use http::{HeaderValue, Method};
 
 use crate::{
     Response,
@@ -39,7 +39,7 @@ pub(crate) async fn dispatch(
         (false, empty) => empty || &*served.resource.plural == "namespaces",
     };
     if !place_fits {
-        return Ok(not_found());
+        return if served.resource.builtin { Err(unknown_resource()) } else { Ok(not_found()) };
     }
     if !call.info.subresource.is_empty() {
         return subresource(inner, call, &served, body).await;
@@ -48,8 +48,7 @@ pub(crate) async fn dispatch(
         if !served.resource.builtin && call.info.verb == "deletecollection" {
             return Ok(not_found());
         }
-        if call.info.verb != "deletecollection" && !reviews::is_review(&call.info.group, &call.info.resource)
-        {
+        if !reviews::is_review(&call.info.group, &call.info.resource) {
             return Err(not_allowed());
         }
     }
@@ -148,17 +147,16 @@ async fn unknown(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resu
         let body = body::read(body).await?;
         return binding::bind(inner, call, &pods, &body).await;
     }
-    let known = inner.catalogue.load().version(&info.group, &info.version).is_some_and(|v| v.builtin);
-    if known { Err(unknown_resource()) } else { Ok(not_found()) }
+    if inner.catalogue.load().is_builtin(&info.group) { Err(unknown_resource()) } else { Ok(not_found()) }
 }
 
 async fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
-    if !matches!(call.method, Method::GET | Method::HEAD) {
-        return Err(not_allowed());
-    }
     let path = call.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let reads = matches!(call.method, Method::GET | Method::HEAD);
     match parts.as_slice() {
+        ["api" | "apis" | "version" | "openapi", ..] if !reads => Err(not_allowed()),
+        _ if !reads => Ok(not_found()),
         ["api"] | ["apis"] | ["api", _] | ["apis", _] | ["apis", _, _] => {
             discovery::answer(inner, call, &parts)
         }
@@ -184,10 +182,13 @@ async fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError
 
 /// What upstream's outer router says: no `Status`.
 pub(crate) fn not_found() -> Response {
-    respond::text(404, "404 page not found\n")
+    let mut response = respond::text(404, "404 page not found\n");
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
 }
 
-fn unknown_resource() -> ApiError {
+/// A resource or version that a group of built-in kinds does not have.
+pub(crate) fn unknown_resource() -> ApiError {
     let mut error = ApiError::other(404, "NotFound", "the server could not find the requested resource");
     error.details = Some(serde_json::json!({}));
     error

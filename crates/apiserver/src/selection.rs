@@ -13,6 +13,15 @@ use store::{Attributes, Entry};
 
 use crate::catalogue::{Catalogue, Served, View};
 
+/// Kinds with fields of their own to select by word it in another way than the rest.
+fn unknown_field(resource: &Resource, name: &str) -> ApiError {
+    ApiError::bad_request(if resource.builtin && resource.selectable.is_empty() {
+        format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {name}")
+    })
+}
+
 /// A checked pair of selectors.
 pub struct Selection {
     labels: LabelSelector,
@@ -27,7 +36,7 @@ impl Selection {
             let known = matches!(name, "metadata.name" | "metadata.namespace")
                 || resource.selectable.iter().any(|f| &*f.name == name);
             if !known {
-                return Err(ApiError::bad_request(format!("field label not supported: {name}")));
+                return Err(unknown_field(resource, name));
             }
         }
         Ok(Self { labels, fields })
@@ -88,10 +97,14 @@ fn stored_field<'a>(served: &Served, entry: &'a Entry, field: &str) -> Option<&'
     entry.attributes.fields.iter().find(|(name, _)| &**name == field).map(|(_, value)| &**value)
 }
 
-/// The text at a dotted path; `absent` when there is nothing.
+/// The text at a dotted path, or at the first of several that is not empty; `absent` when there is nothing.
 #[must_use]
 pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
-    let found = path.trim_start_matches('.').split('.').try_fold(object, |node, name| node.get(name));
+    let at =
+        |path: &str| path.trim_start_matches('.').split('.').try_fold(object, |node, name| node.get(name));
+    let mut paths = path.split('|').map(at);
+    let filled = paths.clone().flatten().find(|found| !matches!(found, Value::Null) && *found != "");
+    let found = filled.or_else(|| paths.next().flatten());
     match found {
         None | Some(Value::Null) => absent.to_owned(),
         Some(Value::String(text)) => text.clone(),
@@ -99,9 +112,9 @@ pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
     }
 }
 
-/// Takes labels and selectable fields out of a value that is about to be stored.
+/// The labels of a value.
 #[must_use]
-pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes {
+pub fn labels(value: &[u8]) -> Attributes {
     #[derive(serde::Deserialize)]
     struct Head<'a> {
         #[serde(borrow)]
@@ -115,6 +128,13 @@ pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes 
     let labels =
         serde_json::from_slice::<Head<'_>>(value).ok().and_then(|h| h.metadata.labels).unwrap_or_default();
     let labels = labels.into_iter().map(|(k, v)| (Arc::from(&*k), Arc::from(&*v))).collect();
+    Attributes { labels, fields: Box::default() }
+}
+
+/// Takes labels and selectable fields out of a value that is about to be stored.
+#[must_use]
+pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes {
+    let Attributes { labels, .. } = labels(value);
     let served = catalogue.of_key(key);
     let fields: Vec<(Arc<str>, Arc<str>)> = match served {
         Some(served) if served.resource.builtin && !served.resource.selectable.is_empty() => {

@@ -255,7 +255,7 @@ fn front_proxy(authority: &str) -> Option<FrontProxy> {
 /// Reads are cut after this time unless the client asks for less.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Writes are cut after this time.
-const WRITE_DEADLINE: Duration = Duration::from_secs(34);
+pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(34);
 
 /// One request, from its head to the head of its answer. Never fails: what goes wrong becomes a `Status`.
 async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Response {
@@ -449,7 +449,9 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
 
 /// Errors are documents of the asked encoding, else indented JSON.
 fn error_media(call: &Call) -> Media {
-    call.media(Offer::Plain).unwrap_or(Media { pretty: true, ..Media::default() })
+    // Errors have a protobuf form whatever the kind has.
+    negotiate::answer(&call.headers, &call.query, Offer::Plain, true)
+        .unwrap_or(Media { pretty: true, ..Media::default() })
 }
 
 async fn authenticate(

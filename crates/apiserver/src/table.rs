@@ -1,6 +1,6 @@
 //! Tables: what `kubectl get` shows.
 
-use apimachinery::{ApiError, FieldError, FieldPath, Object, columns};
+use apimachinery::{ApiError, Object, columns};
 use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::{Value, json};
@@ -24,16 +24,10 @@ impl Include {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::None),
             "Object" => Ok(Self::Object),
-            other => Err(ApiError::invalid(
-                "meta.k8s.io",
-                "TableOptions",
-                "",
-                &[FieldError::invalid(
-                    &FieldPath::root().child("includeObject"),
-                    other,
-                    "must be 'Metadata', 'Object', 'None', or empty",
-                )],
-            )),
+            other => Err(ApiError::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            ))),
         }
     }
 }

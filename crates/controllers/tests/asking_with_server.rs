@@ -81,7 +81,7 @@ async fn an_autoscaler_reads_and_writes_the_scale_of_its_target() {
                 "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}),
     )
     .await;
-    let scaled = |d: Option<&Deployment>| d.is_some_and(|d| d.spec.as_ref().unwrap().replicas == Some(3));
+    let scaled = |d: Option<&Deployment>| d.is_some_and(|d| d.spec.replicas == Some(3));
     within("it has three replicas", await_condition(deployments, "web", scaled)).await.unwrap();
     let told = |a: Option<&HorizontalPodAutoscaler>| {
         let status = a.and_then(|a| a.status.as_ref());
@@ -112,6 +112,7 @@ async fn a_kubelet_gets_its_client_certificate() {
             "metadata": {"name": "n"},
             "spec": {"request": ByteString(request.into_bytes()),
                 "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+                "username": "test", "groups": ["system:masters"],
                 "usages": ["digital signature", "client auth"]}}),
     )
     .await;

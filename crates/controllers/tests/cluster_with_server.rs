@@ -64,7 +64,8 @@ impl Cluster {
         let reader: Arc<dyn access::Reader> = Arc::new(config.reader.clone());
         let rbac = Arc::new(access::rbac::Rbac::new(reader));
         config.authorizers = vec![Arc::new(access::rbac::Masters)];
-        config.admission = access::admission::chain(rbac.clone());
+        let authorizer: Arc<dyn access::Authorizer> = Arc::new(access::Union(config.authorizers.clone()));
+        config.admission = access::admission::chain(rbac.clone(), &authorizer);
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
         config.rbac = Some(rbac);
         let server = apiserver::Server::new(config);

@@ -261,6 +261,9 @@ fn set_template_generation(object: &mut Value, generation: i64) {
 impl Strategy for DaemonSet {
     fn default(&self, object: &mut Object) {
         default_template(object, "spec.template.spec");
+        // Every decoded object has the annotation, so writers own it.
+        let generation = template_generation(object);
+        set_template_generation(object, generation);
         let Some(strategy) = at_mut(object, "spec.updateStrategy") else { return };
         if text(strategy, "type") == "RollingUpdate" && !has(strategy, "rollingUpdate") {
             set(strategy, "rollingUpdate", json!({"maxUnavailable": 1, "maxSurge": 0}));

@@ -1,12 +1,11 @@
-//! `autoscaling/v2`: HorizontalPodAutoscaler. It is kept and judged; a controller that acts on it is not part of this
-//! version, and a writer is told so.
+//! `autoscaling/v2`: HorizontalPodAutoscaler, the form that is stored. `autoscaling/v1` is in its own file.
 
 use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::{
-    autoscaling_rules as rules,
+    autoscaling_rules as rules, autoscaling_v1,
     cells::{created, name},
     checks::{Checks, path},
     declare::Declarer,
@@ -15,10 +14,13 @@ use crate::{
 };
 
 pub fn declare(to: &mut Declarer<'_>) {
-    to.resource("autoscaling/v2", "horizontalpodautoscalers").tracks_spec().strategy(HorizontalPodAutoscaler);
+    let kind = "horizontalpodautoscalers";
+    to.resource("autoscaling/v2", kind).tracks_spec().strategy(HorizontalPodAutoscaler);
+    to.resource("autoscaling/v1", kind).tracks_spec().strategy(autoscaling_v1::HorizontalPodAutoscaler);
 }
 
-struct HorizontalPodAutoscaler;
+/// `autoscaling/v2`
+pub struct HorizontalPodAutoscaler;
 
 /// How fast it goes up and down where nothing is said.
 fn rules_of(direction: &str) -> Value {
@@ -73,11 +75,6 @@ impl Strategy for HorizontalPodAutoscaler {
                 rules::check_target_change(checks, new, old);
             }
         })
-    }
-
-    fn warnings(&self, _new: &Object, old: Option<&Object>) -> Vec<String> {
-        let words = "Plimsoll itself does not act on HorizontalPodAutoscaler yet: nothing is scaled";
-        if old.is_none() { vec![words.to_owned()] } else { Vec::new() }
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

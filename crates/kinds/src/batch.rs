@@ -39,7 +39,12 @@ fn default_job(object: &mut Value) {
     let replacement = if has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     fill(spec, "podReplacementPolicy", replacement);
     fill(spec, "manualSelector", false);
-    let template_labels = at(spec, "template.metadata.labels").clone();
+    default_labels(object);
+}
+
+/// A job without labels has those of its pods.
+fn default_labels(object: &mut Value) {
+    let template_labels = at(object, "spec.template.metadata.labels").clone();
     let unlabelled = at(object, "metadata.labels").as_object().is_none_or(serde_json::Map::is_empty);
     if unlabelled && !template_labels.is_null() {
         set(object, "metadata.labels", template_labels);
@@ -74,6 +79,8 @@ impl Strategy for Job {
         if let Some(selected) = map_mut(object, "spec.selector.matchLabels") {
             selected.entry(UID_LABELS[1]).or_insert_with(|| uid.into());
         }
+        // What was generated is the default of the job's own labels.
+        default_labels(object);
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

@@ -204,29 +204,15 @@ impl Checks {
 
     /// An IP address, and whether it is one.
     pub fn ip(&mut self, path: &FieldPath, value: &str) -> bool {
-        self.parse_ip(path, value).is_some()
-    }
-
-    fn parse_ip(&mut self, path: &FieldPath, value: &str) -> Option<IpAddr> {
-        let why = match value.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
-                "must not be an IPv4-mapped IPv6 address"
-            }
-            Ok(address) => return Some(address),
-            Err(_) if without_zeros(value).parse::<IpAddr>().is_ok() => "must not have leading 0s",
-            Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        };
-        self.invalid(path, value, why);
-        None
+        let found = names::is_ip(value);
+        let valid = found.is_empty();
+        self.each(path, value, found);
+        valid
     }
 
     /// An IP address in the one form that its address is printed in.
     pub fn canonical_ip(&mut self, path: &FieldPath, value: &str) {
-        if let Some(address) = self.parse_ip(path, value)
-            && address.to_string() != value
-        {
-            self.invalid(path, value, &format!("must be in canonical form (\"{address}\")"));
-        }
+        self.each(path, value, names::address_name(value, false));
     }
 
     /// An address that something outside the host can be reached at; one that is none at all is told too.
@@ -322,12 +308,24 @@ impl Checks {
             }
             Ok(block) if block.addr() != block.network() => "must not have bits set beyond the prefix length",
             Ok(_) if !zeros => return,
-            Err(_) if format!("{}/{length}", without_zeros(address)).parse::<IpNet>().is_err() => {
+            Err(_) if format!("{}/{length}", names::without_zeros(address)).parse::<IpNet>().is_err() => {
                 "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
             }
             _ => "must not have leading 0s in IP or prefix length",
         };
         self.invalid(path, value, why);
+    }
+
+    /// A CIDR block in the one form that blocks are printed in.
+    pub fn canonical_cidr(&mut self, path: &FieldPath, value: &str) {
+        let before = self.errors.len();
+        self.cidr(path, value);
+        if self.errors.len() == before
+            && let Ok(block) = value.parse::<IpNet>()
+            && block.to_string() != value
+        {
+            self.invalid(path, value, &format!("must be in canonical form (\"{block}\")"));
+        }
     }
 
     /// `maxUnavailable` and its like: a number that is not negative, or a percentage.
@@ -345,15 +343,6 @@ impl Checks {
             self.invalid(path, value.clone(), "must not be greater than 100%");
         }
     }
-}
-
-/// A dotted address without zeros before its numbers.
-fn without_zeros(address: &str) -> String {
-    let parts = address.split('.').map(|part| match part.trim_start_matches('0') {
-        "" if !part.is_empty() => "0",
-        rest => rest,
-    });
-    parts.collect::<Vec<_>>().join(".")
 }
 
 /// The number of a percentage such as `25%`.

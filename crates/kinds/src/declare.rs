@@ -113,6 +113,12 @@ impl Declaration<'_, '_> {
         self
     }
 
+    /// The generation counts changes of the spec, from none.
+    pub fn counts_spec_changes(mut self) -> Self {
+        self.resource.behaviour.generation = Generation::SpecChanges;
+        self
+    }
+
     /// The generation rises with anything but metadata.
     pub fn tracks_content(mut self) -> Self {
         self.resource.behaviour.generation = Generation::Content;

@@ -4,7 +4,7 @@
 //! Source: `SetDefaults_*` of `k8s.io/kubernetes/pkg/apis/*/v1/defaults.go`.
 
 /// Type, field, JSON. Sorted by type, then field.
-const CONSTANTS: [(&str, &str, &str); 100] = [
+const CONSTANTS: [(&str, &str, &str); 101] = [
     ("apiextensions.v1.ServiceReference", "port", "443"),
     ("apps.v1.DaemonSetSpec", "revisionHistoryLimit", "10"),
     ("apps.v1.DaemonSetUpdateStrategy", "type", "\"RollingUpdate\""),
@@ -108,6 +108,7 @@ const CONSTANTS: [(&str, &str, &str); 100] = [
     ("authentication.v1.TokenRequestSpec", "expirationSeconds", "3600"),
     ("apps.v1.RollingUpdateDaemonSet", "maxSurge", "0"),
     ("apps.v1.RollingUpdateDaemonSet", "maxUnavailable", "1"),
+    ("autoscaling.v1.HorizontalPodAutoscalerSpec", "minReplicas", "1"),
     ("autoscaling.v2.HorizontalPodAutoscalerSpec", "minReplicas", "1"),
 ];
 

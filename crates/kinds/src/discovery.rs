@@ -11,12 +11,14 @@ use crate::{
     checks::{Checks, PROTOCOLS, path},
     declare::Declarer,
     object::{at, items_mut, list, remove, same, text},
-    resource::Strategy,
+    resource::{Generation, Strategy},
     warnings,
 };
 
 pub fn declare(to: &mut Declarer<'_>) {
-    to.resource("discovery.k8s.io/v1", "endpointslices").tracks_content().strategy(EndpointSlice);
+    to.resource("discovery.k8s.io/v1", "endpointslices")
+        .behaves(|b| b.generation = Generation::ContentOrLabels)
+        .strategy(EndpointSlice);
 }
 
 struct EndpointSlice;

@@ -8,11 +8,11 @@
 //!  sub NAME GROUP/VERSION KIND VERBS
 //!  col TYPE PRIORITY FORMAT|- NAME OF THE COLUMN
 //! type NAME [atomic]
-//!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [list=set|map(key,…)] [atomic] [patch=STRATEGY(key)] [enum=a,b]
+//!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [list=set|map(key,…)] [atomic|granular] [patch=STRATEGY(key)] [enum=a,b]
 //! ```
 //!
 //! A field's TYPE is a scalar word (`string`, `int32`, `int64`, `float64`, `bool`, `bytes`, `time`, `microtime`,
-//! `duration`, `quantity`, `intstr`, `object`, `any`) or the name of another type, below any number of `[]` (list) and
+//! `duration`, `quantity`, `intstr`, `object`, `any`, `schemaorlist`, `schemaorbool`, `schemaorstrings`) or the name of another type, below any number of `[]` (list) and
 //! `{}` (map). `#TAG` holds protobuf field numbers, outermost first, where JSON flattens a message. `ptr` is a Go
 //! pointer: its zero differs from its absence. ALWAYS is what an absent field is encoded as, DEFAULT what it is
 //! decoded as; both are JSON without blanks.
@@ -112,6 +112,8 @@ pub struct FieldFacts<'t> {
     pub list: &'t str,
     /// `x-kubernetes-map-type: atomic`
     pub atomic: bool,
+    /// `x-kubernetes-map-type: granular`, of a field whose type is atomic elsewhere.
+    pub granular: bool,
     /// `merge(key)`, `retainKeys()`, `merge+retainKeys(key)` or empty.
     pub patch: &'t str,
     /// The published values, divided by commas. For reading only: upstream does not validate by them.
@@ -251,6 +253,7 @@ fn field(fact: &str) -> Option<FieldFacts<'_>> {
                 ("ptr", _) => field.pointer = true,
                 ("req", _) => field.required = true,
                 ("atomic", _) => field.atomic = true,
+                ("granular", _) => field.granular = true,
                 (_, Some(("list", list))) => field.list = list,
                 (_, Some(("patch", patch))) => field.patch = patch,
                 (_, Some(("enum", values))) => field.values = values,

@@ -6,7 +6,8 @@
 //! has to know. Pure: no I/O, no async, no clock.
 //!
 //! Reading order: [`resource`] (what a kind is) → [`facts`] (the table) → [`shape`] (schemas from it) → [`defaults`] →
-//! `declare` (how a group's file says what it adds) → the groups, `apps` first.
+//! `declare` (how a group's file says what it adds) → the groups, `apps` first → [`versions`] (kinds that are stored in
+//! another form).
 //!
 //! The schemas of built-in kinds carry no value rules: what is wrong with an object is found by its [`Strategy`], in
 //! upstream's order and words. `required` is there to be published. An engine decodes a built-in as: check the
@@ -23,6 +24,7 @@ pub mod protobuf;
 pub mod quota;
 pub mod resource;
 pub mod shape;
+pub mod versions;
 
 pub mod admissionregistration;
 pub mod apiextensions;
@@ -33,6 +35,7 @@ mod authentication;
 mod authorization;
 mod autoscaling;
 mod autoscaling_rules;
+mod autoscaling_v1;
 mod batch;
 mod batch_rules;
 pub mod certificates;
@@ -42,6 +45,7 @@ mod devices;
 mod discovery;
 mod events;
 pub mod flowcontrol;
+mod identifiers;
 mod networking;
 mod node;
 mod policy;

@@ -120,7 +120,8 @@ pub struct Column {
 pub struct SelectableField {
     /// As the selector names it: `spec.nodeName`.
     pub name: Arc<str>,
-    /// Dotted path to its value; the empty string stands for an absent value.
+    /// Dotted path to its value; the empty string stands for an absent value. Of several, parted by `|`, the first counts
+    /// that leads to something that is not empty.
     pub path: Arc<str>,
     /// The value that an absent field has for the selector, e.g. `false` for `spec.unschedulable`.
     pub absent: Arc<str>,
@@ -134,11 +135,15 @@ pub enum Generation {
     Untracked,
     /// 1 at creation, +1 when the spec differs.
     Spec,
-    /// The same, and +1 when a write of the object, not of its status, changes annotations (Deployment: they are copied
+    /// Absent at creation, +1 when the spec differs (CSIDriver).
+    SpecChanges,
+    /// As [`Generation::Spec`], and +1 when a write of the object, not of its status, changes annotations (Deployment: they are copied
     /// to the ReplicaSets).
     SpecOrAnnotations,
     /// 1 at creation, +1 when anything but metadata (and status, if it is a subresource) differs. For custom resources.
     Content,
+    /// The same, and +1 when labels differ (EndpointSlice).
+    ContentOrLabels,
 }
 
 /// What DELETE answers once the object is gone.
@@ -190,6 +195,8 @@ pub enum NameRule {
     Label1035,
     /// Anything but `.`, `..`, `/` and `%`.
     PathSegment,
+    /// An IP address in its usual form.
+    Address,
 }
 
 /// What only this kind does. Every function has a default that does nothing. `subresource` is empty for the object
@@ -209,6 +216,9 @@ pub trait Strategy: Send + Sync {
     fn prepare_update_at(&self, new: &mut Object, old: &Object, subresource: &str, _now: DateTime<Utc>) {
         self.prepare_update(new, old, subresource);
     }
+    /// Times that the server gives: those of a new object after [`Strategy::prepare_create`], those of a changed one,
+    /// which was `old`, after [`Strategy::prepare_update`].
+    fn stamp(&self, _object: &mut Object, _old: Option<&Object>, _now: DateTime<Utc>) {}
 
     /// What is wrong with an object, beyond its schema.
     fn validate(&self, _object: &Object) -> Vec<FieldError> {

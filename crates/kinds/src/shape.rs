@@ -92,7 +92,7 @@ impl<'t> Shapes<'t> {
             "float64" => (Some(Type::Number), "double"),
             "quantity" => (None, "quantity"),
             "intstr" => (None, "int-or-string"),
-            "any" => (None, ""),
+            "any" | "schemaorlist" | "schemaorbool" | "schemaorstrings" => (None, ""),
             // `object`: a RawExtension or FieldsV1; `open`: a type inside itself, cut. Anything else would be a fault of
             // the table.
             _ => (Some(Type::Object), ""),
@@ -101,7 +101,9 @@ impl<'t> Shapes<'t> {
             kind,
             format: (!format.is_empty()).then(|| self.name(format)),
             int_or_string: word == "intstr",
-            preserve_unknown: matches!(word, "any" | "object" | "open"),
+            preserve_unknown: matches!(word, "object" | "open")
+                || word.starts_with("schemaor")
+                || word == "any",
             atomic_map: word == "object",
             ..Schema::default()
         }
@@ -138,8 +140,8 @@ impl<'t> Shapes<'t> {
         let omit_empty =
             (field.always.is_none() || default.is_some()) && !field.pointer && !is_struct(field.kind);
         let key = format!(
-            "{} {:?} {default:?} {} {} {} {omit_empty}",
-            field.kind, field.always, field.list, field.atomic, field.patch
+            "{} {:?} {default:?} {} {} {} {} {omit_empty}",
+            field.kind, field.always, field.list, field.atomic, field.granular, field.patch
         );
         if let Some(made) = self.made.get(&key) {
             return Arc::clone(made);
@@ -149,7 +151,7 @@ impl<'t> Shapes<'t> {
         schema.omit_empty = omit_empty;
         schema.always = field.always.and(default.or(field.always)).and_then(json);
         schema.default = default.and_then(json);
-        schema.atomic_map |= field.atomic;
+        schema.atomic_map = (schema.atomic_map || field.atomic) && !field.granular;
         if field.list == "set" {
             schema.list_type = ListType::Set;
         } else if let Some(keys) = field.list.strip_prefix("map(").and_then(|rest| rest.strip_suffix(')')) {

@@ -22,29 +22,13 @@ pub fn declare(to: &mut Declarer<'_>) {
 struct StorageClass;
 
 fn check(checks: &mut Checks, object: &Value) {
-    const MOST_PARAMETERS: usize = 512;
-    const PARAMETERS_SIZE: usize = 256 * 1024;
     let provisioner = text(object, "provisioner");
     if provisioner.is_empty() {
         checks.required(&path("provisioner"), "");
     } else {
         checks.qualified_name(&path("provisioner"), &provisioner.to_lowercase());
     }
-    let parameters = path("parameters");
-    if entries(object, "parameters").count() > MOST_PARAMETERS {
-        checks.errors.push(FieldError::too_long(&parameters, MOST_PARAMETERS));
-    } else {
-        let mut size = 0;
-        for (key, value) in entries(object, "parameters") {
-            if key.is_empty() {
-                checks.invalid(&parameters, "", "field can not be empty.");
-            }
-            size += key.len() + value.as_str().map_or(0, str::len);
-        }
-        if size > PARAMETERS_SIZE {
-            checks.errors.push(FieldError::too_long(&parameters, PARAMETERS_SIZE));
-        }
-    }
+    check_parameters(checks, object);
     let reclaim = text(object, "reclaimPolicy");
     if !reclaim.is_empty() {
         checks.one_of(&path("reclaimPolicy"), reclaim, &["Delete", "Retain"]);
@@ -52,6 +36,28 @@ fn check(checks: &mut Checks, object: &Value) {
     let modes = ["Immediate", "WaitForFirstConsumer"];
     checks.required_one_of(&path("volumeBindingMode"), text(object, "volumeBindingMode"), &modes);
     check_topologies(checks, list(object, "allowedTopologies"));
+}
+
+/// What a driver is told, `parameters`. Whether there are not too many of them.
+pub fn check_parameters(checks: &mut Checks, object: &Value) -> bool {
+    const MOST_PARAMETERS: usize = 512;
+    const PARAMETERS_SIZE: usize = 256 * 1024;
+    let parameters = path("parameters");
+    if entries(object, "parameters").count() > MOST_PARAMETERS {
+        checks.errors.push(FieldError::too_long(&parameters, MOST_PARAMETERS));
+        return false;
+    }
+    let mut size = 0;
+    for (key, value) in entries(object, "parameters") {
+        if key.is_empty() {
+            checks.invalid(&parameters, "", "field can not be empty.");
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > PARAMETERS_SIZE {
+        checks.errors.push(FieldError::too_long(&parameters, PARAMETERS_SIZE));
+    }
+    true
 }
 
 fn check_topologies(checks: &mut Checks, terms: &[Value]) {

@@ -38,14 +38,8 @@ fn check(checks: &mut Checks, object: &Value) {
 }
 
 /// A resourceVersion is a decimal number without zeros before it.
-fn version_fault(version: &str) -> Option<String> {
-    if version.starts_with('0') {
-        Some(format!("resource version is not well formed: {version}: cannot start with 0"))
-    } else if !version.bytes().all(|b| b.is_ascii_digit()) {
-        Some(format!("resource version is not well formed: {version}"))
-    } else {
-        None
-    }
+fn is_version(version: &str) -> bool {
+    !version.starts_with('0') && version.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is(object: &Value, state: &str) -> bool {
@@ -56,10 +50,8 @@ fn is(object: &Value, state: &str) -> bool {
 fn check_status(checks: &mut Checks, new: &Value, old: &Value) {
     let (version_path, path) = (path("status").child("resourceVersion"), path("status").child("conditions"));
     let (version, before) = (text(new, "status.resourceVersion"), text(old, "status.resourceVersion"));
-    if !version.is_empty()
-        && let Some(fault) = version_fault(version)
-    {
-        checks.invalid(&version_path, version, &fault);
+    if !is_version(version) {
+        checks.invalid(&version_path, version, &format!("resource version is not well formed: {version}"));
     }
     let conditions = at(new, "status.conditions");
     checks.conditions(&path, list(new, "status.conditions"));

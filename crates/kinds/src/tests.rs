@@ -12,7 +12,8 @@ use crate::{all, find, resource::Generation};
 fn every_kind_of_a_working_cluster_is_served_once() {
     let mut seen = HashSet::new();
     for resource in all() {
-        assert!(seen.insert((resource.group.clone(), resource.plural.clone())), "{resource:?} twice");
+        let id = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        assert!(seen.insert(id), "{resource:?} twice");
     }
     for (group, plural) in [
         ("", "pods"),

@@ -95,7 +95,9 @@ fn mount_token(pod: &mut Value) {
     let volume = existing.unwrap_or_else(|| format!("kube-api-access-{}", suffix()));
     let mut used = false;
     for field in ["initContainers", "containers"] {
-        for container in pod["spec"][field].as_array_mut().into_iter().flatten() {
+        // Indexing would make a `null` of what is absent.
+        let Some(list) = pod["spec"].get_mut(field).and_then(Value::as_array_mut) else { continue };
+        for container in list {
             let mounts = &mut container["volumeMounts"];
             if mounts.as_array().into_iter().flatten().any(|m| m["mountPath"] == MOUNT_PATH) {
                 continue;

@@ -1,9 +1,10 @@
-//! DefaultStorageClass and StorageObjectInUseProtection.
+//! DefaultStorageClass, StorageObjectInUseProtection and PersistentVolumeClaimResize.
 
-use apimachinery::ApiError;
+use apimachinery::{ApiError, quantity::Quantity};
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::{forbidden, newest_default};
 use crate::{Admission, AdmissionRequest, Reader};
 
 /// The annotation that makes a class the default one.
@@ -28,18 +29,8 @@ impl Admission for DefaultStorageClass {
         if !claim || request.operation != "CREATE" || named {
             return Ok(());
         }
-        let mut defaults: Vec<_> = reader
-            .list("storage.k8s.io", "storageclasses", "")
-            .into_iter()
-            .filter(|c| c["metadata"]["annotations"][DEFAULT_CLASS] == "true")
-            .collect();
-        // The newest wins, then the first by name.
-        let created = |c: &serde_json::Value| {
-            c["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned()
-        };
-        let name = |c: &serde_json::Value| c["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        defaults.sort_by_key(|c| (std::cmp::Reverse(created(c)), name(c)));
-        if let Some(class) = defaults.first() {
+        let class = newest_default(reader, "storage.k8s.io", "storageclasses", DEFAULT_CLASS);
+        if let Some(class) = class {
             request.object["spec"]["storageClassName"] = class["metadata"]["name"].clone();
         }
         Ok(())
@@ -75,5 +66,54 @@ impl Admission for StorageObjectInUseProtection {
             list.push(json!(finalizer));
         }
         Ok(())
+    }
+}
+
+/// Claims grow only where their class says that its volumes can.
+pub struct PersistentVolumeClaimResize;
+
+/// The class of a claim, as the field or the older annotation names it.
+fn class_of(claim: &Value) -> &str {
+    let noted = &claim["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"];
+    noted.as_str().or_else(|| claim["spec"]["storageClassName"].as_str()).unwrap_or_default()
+}
+
+#[async_trait]
+impl Admission for PersistentVolumeClaimResize {
+    fn name(&self) -> &'static str {
+        "PersistentVolumeClaimResize"
+    }
+
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
+        let at = request.attributes;
+        let claim =
+            at.group.is_empty() && at.resource == "persistentvolumeclaims" && at.subresource.is_empty();
+        let Some(old) = request.old.filter(|_| claim && request.operation == "UPDATE") else { return Ok(()) };
+        let size = |claim: &Value| {
+            let text = claim["spec"]["resources"]["requests"]["storage"].as_str();
+            text.and_then(|text| Quantity::parse(text).ok()).unwrap_or(Quantity::ZERO)
+        };
+        if size(request.object) <= size(old) {
+            return Ok(());
+        }
+        if old["status"]["phase"] != "Bound" {
+            return Err(forbidden(request, "Only bound persistent volume claims can be expanded"));
+        }
+        let class = class_of(request.object);
+        let grows = !class.is_empty()
+            && class == class_of(old)
+            && reader
+                .get("storage.k8s.io", "storageclasses", "", class)
+                .is_some_and(|class| class["allowVolumeExpansion"] == true);
+        if grows {
+            return Ok(());
+        }
+        let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
+                   support resize";
+        Err(forbidden(request, why))
     }
 }

@@ -74,7 +74,8 @@ impl Cluster {
             Arc::new(NodeAuthorizer::new(Arc::clone(&reader))),
             Arc::clone(&rbac) as _,
         ];
-        config.admission = admission::chain(Arc::clone(&rbac));
+        let authorizer: Arc<dyn access::Authorizer> = Arc::new(access::Union(config.authorizers.clone()));
+        config.admission = admission::chain(Arc::clone(&rbac), &authorizer);
         config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, o)| o).collect();
         let key = Issuer::generate_key().unwrap();
         config.issuer = Some(Arc::new(Issuer::new("https://kubernetes.default.svc", &key).unwrap()));

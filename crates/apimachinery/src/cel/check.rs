@@ -4,14 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ::cel::{
     IdedExpr,
-    common::ast::{
-        CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SourceInfo, StructExpr, operators,
-    },
+    common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, StructExpr, operators},
 };
 
 use super::{
+    Program,
     declarations::{self, Overload},
-    parse,
     types::{Fields, Found, Known, Ty},
     words,
 };
@@ -45,11 +43,11 @@ impl Declared {
 /// # Errors
 /// Everything that is wrong, in cel-go's words, each with its place and the line it is in.
 pub fn check(source: &str, declared: &Declared) -> Result<Ty, String> {
-    let program = parse(source)?;
+    let program = Program::compile(source)?;
     let mut checker = Checker {
         declared,
         local: Vec::new(),
-        info: program.source_info(),
+        program: &program,
         found: Found::default(),
         // The first numbers are those of the declarations.
         next: 3,
@@ -70,7 +68,7 @@ struct Checker<'a> {
     declared: &'a Declared,
     /// The variables of the loops around.
     local: Vec<(String, Ty)>,
-    info: &'a SourceInfo,
+    program: &'a Program,
     found: Found,
     next: usize,
     /// Line, column, message.
@@ -79,11 +77,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn issue(&mut self, at: &IdedExpr, message: String) {
-        let offset = self.info.offset_for(at.id).map_or(0, |(start, _)| start as usize);
-        let source = &self.info.source;
-        let before: String = source.chars().take(offset).collect();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        let (line, column, _) = self.program.place(at.id);
         self.issues.push((line, column, message));
     }
 

@@ -1,14 +1,11 @@
 //! What a CustomResourceDefinition may write as a schema, beyond its structure: keywords, list types, defaults, rules.
 //!
-//! Source of rules and wording: `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation`. Upstream also
-//! estimates what each CEL rule costs and checks its types; here a rule is compiled, and its cost is bounded when it
-//! runs.
+//! Source of rules and wording: `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation`.
 
 use serde_json::Value;
 
 use super::{prescribed, structural};
 use crate::{
-    cel::Program,
     field::{FieldError, FieldPath},
     schema::Schema,
 };
@@ -44,8 +41,10 @@ pub fn define(json: &Value, path: &FieldPath, status: bool) -> Result<Schema, Ve
             false
         }
     };
-    let mut walk = Walk { errors: Vec::new(), cel: Vec::new(), compile: structured };
-    walk.node(json, path, &Around { root: true, ..Around::default() }, 0);
+    let mut walk = Walk { errors: Vec::new(), cel: Vec::new(), total: 0, expensive: Vec::new() };
+    let schema = read.as_ref().ok().filter(|_| structured);
+    walk.node(json, path, &Around { root: true, schema, bound: Some(1), ..Around::default() }, 0);
+    walk.settle_total(path);
     errors.append(&mut walk.errors);
     errors.append(&mut walk.cel);
     match read {
@@ -105,25 +104,43 @@ fn root_with_status(json: &Value, path: &FieldPath, errors: &mut Vec<FieldError>
 
 /// What holds for a node because of what it is in.
 #[derive(Clone, Default)]
-struct Around {
-    root: bool,
+pub(super) struct Around<'s> {
+    pub(super) root: bool,
+    /// The same node as it was read, if all of the schema could be; not below `allOf` and the like.
+    pub(super) schema: Option<&'s Schema>,
+    /// How many values of this node one object can have at most, if anything bounds them.
+    pub(super) bound: Option<u64>,
     /// Inside `apiVersion`, `kind` or `metadata` of a whole object.
     in_metadata: bool,
     /// Why there may be no default here.
     no_default: Option<String>,
     /// The first place on the way whose parts cannot be told apart in two states of an object.
-    uncorrelated: Option<FieldPath>,
-    /// Below `allOf` and the like: rules are not compiled.
-    nested: bool,
+    pub(super) uncorrelated: Option<FieldPath>,
 }
 
-struct Walk {
+impl<'s> Around<'s> {
+    /// What holds for a part of this node.
+    fn part(&self, json: &Value, schema: Option<&'s std::sync::Arc<Schema>>) -> Self {
+        let each = match text(json, "type") {
+            "object" if !json["additionalProperties"].is_null() => json["maxProperties"].as_u64(),
+            "array" => json["maxItems"].as_u64(),
+            _ => Some(1),
+        };
+        let bound = self.bound.zip(each).map(|(bound, each)| bound.saturating_mul(each));
+        Self { root: false, schema: schema.map(AsRef::as_ref), bound, ..self.clone() }
+    }
+}
+
+pub(super) struct Walk {
     errors: Vec<FieldError>,
-    cel: Vec<FieldError>,
-    compile: bool,
+    pub(super) cel: Vec<FieldError>,
+    /// What all rules may cost together.
+    pub(super) total: u64,
+    /// The rules that make up most of it.
+    pub(super) expensive: Vec<(FieldPath, u64)>,
 }
 
-fn text<'v>(json: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(json: &'v Value, key: &str) -> &'v str {
     json[key].as_str().unwrap_or_default()
 }
 
@@ -142,7 +159,7 @@ impl Walk {
         self.errors.push(FieldError::forbidden(&path.child(key), words));
     }
 
-    fn node(&mut self, json: &Value, path: &FieldPath, around: &Around, depth: usize) {
+    fn node(&mut self, json: &Value, path: &FieldPath, around: &Around<'_>, depth: usize) {
         // The reader has told of it.
         if !json.is_object() || depth > structural::MAX_DEPTH {
             return;
@@ -154,7 +171,7 @@ impl Walk {
             self.forbid(path, "uniqueItems", words);
         }
         self.fields(json, path, around, depth);
-        let nested = Around { root: false, nested: true, ..around.clone() };
+        let nested = Around { root: false, schema: None, ..around.clone() };
         self.node(&json["not"], &path.child("not"), &nested, depth + 1);
         for key in ["allOf", "oneOf", "anyOf"] {
             for (index, child) in json[key].as_array().into_iter().flatten().enumerate() {
@@ -162,7 +179,7 @@ impl Walk {
             }
         }
         if json["items"].is_object() {
-            let mut inside = Around { root: false, ..around.clone() };
+            let mut inside = around.part(json, around.schema.and_then(|s| s.items.as_ref()));
             if json["x-kubernetes-list-type"] != "map" && inside.uncorrelated.is_none() {
                 inside.uncorrelated = Some(path.clone());
             }
@@ -174,12 +191,12 @@ impl Walk {
         }
         self.merging(json, path);
         self.rules(json, path);
-        if self.compile && !around.nested && self.errors.len() == before {
-            self.expressions(json, path, around);
+        if let (Some(schema), true) = (around.schema, self.errors.len() == before) {
+            self.expressions(json, schema, path, around);
         }
     }
 
-    fn keywords(&mut self, json: &Value, path: &FieldPath, around: &Around) {
+    fn keywords(&mut self, json: &Value, path: &FieldPath, around: &Around<'_>) {
         let kind = text(json, "type");
         if !kind.is_empty() && !TYPES.contains(&kind) {
             self.errors.push(FieldError::not_supported(&path.child("type"), kind, &TYPES));
@@ -204,7 +221,7 @@ impl Walk {
         }
     }
 
-    fn fields(&mut self, json: &Value, path: &FieldPath, around: &Around, depth: usize) {
+    fn fields(&mut self, json: &Value, path: &FieldPath, around: &Around<'_>, depth: usize) {
         let additional = &json["additionalProperties"];
         let properties = json["properties"].as_object();
         if !additional.is_null() {
@@ -212,7 +229,7 @@ impl Walk {
                 let words = "additionalProperties and properties are mutual exclusive";
                 self.forbid(path, "additionalProperties", words);
             }
-            let mut inside = Around { root: false, ..around.clone() };
+            let mut inside = around.part(json, around.schema.and_then(|s| s.additional.as_ref()));
             if around.in_metadata {
                 inside.no_default =
                     Some("inside additionalProperties applying to object metadata".to_owned());
@@ -220,7 +237,8 @@ impl Walk {
             self.node(additional, &path.child("additionalProperties"), &inside, depth + 1);
         }
         for (name, child) in properties.into_iter().flatten() {
-            let mut inside = Around { root: false, ..around.clone() };
+            let schema = around.schema.and_then(|s| s.properties.get(name.as_str()));
+            let mut inside = around.part(json, schema);
             if json["x-kubernetes-map-type"] == "atomic" && inside.uncorrelated.is_none() {
                 inside.uncorrelated = Some(path.clone());
             }
@@ -403,35 +421,6 @@ impl Walk {
             }
             if let Some(reason) = rule["reason"].as_str().filter(|r| !REASONS.contains(r)) {
                 self.errors.push(FieldError::not_supported(&at.child("reason"), reason, &REASONS));
-            }
-        }
-    }
-
-    fn expressions(&mut self, json: &Value, path: &FieldPath, around: &Around) {
-        for (index, rule) in json["x-kubernetes-validations"].as_array().into_iter().flatten().enumerate() {
-            let at = path.child("x-kubernetes-validations").index(index);
-            for key in ["rule", "messageExpression"] {
-                let source = text(rule, key);
-                if let (false, Err(error)) = (source.is_empty(), Program::compile(source)) {
-                    let words = if key == "rule" {
-                        format!("compilation failed: {error}")
-                    } else {
-                        format!("messageExpression compilation failed: {error}")
-                    };
-                    self.cel.push(FieldError::invalid(&at.child(key), rule.clone(), words));
-                }
-            }
-            let source = text(rule, "rule");
-            if source.contains("oldSelf") {
-                if let Some(place) = &around.uncorrelated {
-                    let words = format!(
-                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {place}"
-                    );
-                    self.cel.push(FieldError::invalid(&at.child("rule"), source, words));
-                }
-            } else if let Some(optional) = rule["optionalOldSelf"].as_bool() {
-                let words = "may not be set if oldSelf is not used in rule";
-                self.cel.push(FieldError::invalid(&at.child("optionalOldSelf"), optional, words));
             }
         }
     }

@@ -5,17 +5,47 @@ use serde_json::{Map, Value, json};
 use crate::schema::{CelRule, ListType, Rules, Schema, Type};
 
 /// A schema as JSON. Named types below the root are references (`#/components/schemas/NAME`, or `#/definitions/NAME`);
-/// the root itself is written out. Version 2 knows no `nullable`, `default`, `oneOf`, `anyOf` or `not`, and kubectl
-/// validates with it: they are left out.
+/// the root itself is written out. Version 2 knows no `nullable`, `default`, `allOf`, `oneOf`, `anyOf` or `not`, and
+/// kubectl validates with it: they are left out, and with them whatever kubectl would take for a promise that there is
+/// nothing else.
+///
+/// Source: `k8s.io/apiextensions-apiserver/pkg/controller/openapi/v2`.
 #[must_use]
 pub fn to_json(schema: &Schema, version: u8) -> Value {
     node(schema, version == 2)
 }
 
+/// What version 2 shows of a schema: a value that may be null or anything else has no type that kubectl could check.
+fn narrowed(schema: &Schema) -> Schema {
+    let mut out = schema.clone();
+    let open = schema.nullable || schema.preserve_unknown;
+    if open {
+        out.properties.clear();
+        out.items = None;
+    }
+    let gone = match schema.kind {
+        Some(Type::Object) => schema.preserve_unknown,
+        Some(Type::Array) => out.items.is_none(),
+        _ => false,
+    };
+    if schema.nullable || gone {
+        out.kind = None;
+    }
+    out.required.retain(|name| !out.properties.get(name).is_some_and(|p| p.nullable));
+    if out.additional.as_ref().is_some_and(|values| values.nullable) {
+        out.required.clear();
+    }
+    out
+}
+
 fn below(schema: &Schema, old: bool) -> Value {
     let Some(name) = &schema.name else { return node(schema, old) };
     if old {
-        return json!({"$ref": format!("#/definitions/{name}")});
+        let mut out = json!({"$ref": format!("#/definitions/{name}")});
+        if let Some(description) = &schema.description {
+            out["description"] = json!(description);
+        }
+        return out;
     }
     let reference = json!({"$ref": format!("#/components/schemas/{name}")});
     // Beside a reference nothing counts, so what the field says itself goes around it.
@@ -33,6 +63,16 @@ fn below(schema: &Schema, old: bool) -> Value {
 }
 
 fn node(schema: &Schema, old: bool) -> Value {
+    if old && (schema.nullable || schema.preserve_unknown || schema.kind == Some(Type::Array)) {
+        return written(&narrowed(schema), old);
+    }
+    if old && schema.properties.values().chain(&schema.additional).any(|child| child.nullable) {
+        return written(&narrowed(schema), old);
+    }
+    written(schema, old)
+}
+
+fn written(schema: &Schema, old: bool) -> Value {
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| {
         out.insert(key.to_owned(), value);
@@ -78,8 +118,16 @@ fn node(schema: &Schema, old: bool) -> Value {
     if let Some(items) = &schema.items {
         put("items", below(items, old));
     }
-    if !schema.required.is_empty() {
-        put("required", json!(schema.required));
+    let mut required = schema.required.clone();
+    if schema.embedded_resource && !(old && schema.preserve_unknown) {
+        for name in ["kind", "apiVersion"] {
+            if !required.iter().any(|known| &**known == name) {
+                required.push(name.into());
+            }
+        }
+    }
+    if !required.is_empty() {
+        put("required", json!(required));
     }
     match schema.list_type {
         ListType::Set => put("x-kubernetes-list-type", json!("set")),
@@ -106,6 +154,14 @@ fn node(schema: &Schema, old: bool) -> Value {
     }
     if let Some(rules) = &schema.rules {
         write_rules(rules, old, &mut out);
+    }
+    if schema.int_or_string && schema.name.is_none() && !old {
+        let either = json!([{"type": "integer"}, {"type": "string"}]);
+        if !out.contains_key("anyOf") {
+            out.insert("anyOf".to_owned(), either);
+        } else if let Value::Array(all) = out.entry("allOf").or_insert_with(|| json!([])) {
+            all.insert(0, json!({"anyOf": either}));
+        }
     }
     Value::Object(out)
 }
@@ -150,8 +206,8 @@ fn write_rules(rules: &Rules, old: bool, out: &mut Map<String, Value>) {
     let list = |all: &[std::sync::Arc<Schema>]| {
         (!all.is_empty()).then(|| all.iter().map(|s| node(s, old)).collect::<Vec<_>>().into())
     };
-    put("allOf", list(&rules.all_of));
     if !old {
+        put("allOf", list(&rules.all_of));
         put("anyOf", list(&rules.any_of));
         put("oneOf", list(&rules.one_of));
         put("not", rules.not.as_ref().map(|s| node(s, old)));

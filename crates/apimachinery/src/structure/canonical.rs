@@ -97,8 +97,9 @@ fn left_out(value: &Value, schema: &Schema) -> bool {
     if value.is_null() {
         return true;
     }
-    if schema.always.is_some() {
-        return false;
+    if let Some(empty) = &schema.always {
+        // An empty list is none in protobuf, which upstream stores: it comes back as `null`.
+        return empty.is_null() && value.as_array().is_some_and(Vec::is_empty);
     }
     match value {
         Value::Array(list) => list.is_empty(),

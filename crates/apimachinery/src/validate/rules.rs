@@ -41,6 +41,10 @@ fn node(
         let this = cel::value(value, Some(schema), path.is_none());
         let before = old.map(|old| cel::value(old, Some(schema), path.is_none()));
         for rule in &rules.cel {
+            // A rule that was too expensive was the last.
+            if *budget == 0 {
+                return;
+            }
             let looks_back = rule.rule.contains("oldSelf");
             if looks_back && before.is_none() && !rule.optional_old_self || !looks_back && old == Some(value)
             {
@@ -109,6 +113,15 @@ fn evaluate(
         }
         Err(cel::EvalError::Budget) => {
             let words = "validation failed due to running out of cost budget, no further validation rules will be run";
+            *budget = 0;
+            return Some(FieldError::invalid(&here, kind, words));
+        }
+        Err(cel::EvalError::Call) => {
+            let rule = rule.message.as_deref().filter(|m| !m.is_empty()).unwrap_or(&rule.rule).trim();
+            let words = format!(
+                "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: {rule}"
+            );
+            *budget = 0;
             return Some(FieldError::invalid(&here, kind, words));
         }
         Err(error) => {

@@ -98,3 +98,19 @@ fn cel_rules_see_the_new_and_the_old_value() {
     );
     assert!(texts(&create(&json!({"a": "x", "b": 2}), &schema))[1].ends_with("to complete validation"));
 }
+
+#[test]
+fn what_a_rule_costs_is_reckoned_from_the_lists_it_goes_over() {
+    let rule = "self.few.all(x, self.few.all(y, x == y || x != y))";
+    let list = || {
+        let items = leaf(Type::Integer, Rules::default());
+        Arc::new(Schema { kind: Some(Type::Array), items: Some(items), ..Schema::default() })
+    };
+    let mut schema = object(vec![("few", list()), ("many", list())]);
+    let cel = vec![CelRule { rule: rule.to_owned(), ..CelRule::default() }];
+    schema.rules = Some(Box::new(Rules { cel, ..Rules::default() }));
+    let numbers = |count: usize| vec![1; count];
+    assert!(create(&json!({"few": numbers(20), "many": numbers(5000)}), &schema).is_empty());
+    let errors = texts(&create(&json!({"few": numbers(900), "many": numbers(1)}), &schema));
+    assert!(errors.len() == 1 && errors[0].contains("call cost exceeds limit for rule"), "{errors:?}");
+}

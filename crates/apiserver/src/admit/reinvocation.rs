@@ -66,7 +66,9 @@ impl Reinvocation {
 
     /// Ends the first round.
     pub fn end_first(&mut self, object: &Object) {
-        self.last = Some(object.clone());
+        if !self.invoked.is_empty() {
+            self.last = Some(object.clone());
+        }
     }
 
     /// Whether it runs in the second round.

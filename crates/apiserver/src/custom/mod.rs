@@ -5,7 +5,9 @@
 //! definition changed end cleanly, as they do at their timeout; clients begin anew where they were.
 
 mod cleanup;
+mod convert;
 mod serve;
+mod versions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,6 +24,9 @@ use crate::{
     server::{Call, Inner},
     verbs::update,
 };
+
+pub use convert::Converter;
+pub use versions::Versions;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";

@@ -2,6 +2,7 @@
 
 use kinds::Subresource;
 
+use super::schemas::list_name_of;
 use crate::catalogue::Served;
 
 /// One method of one path.
@@ -57,7 +58,7 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
     let collection = format!("/{base}{place}/{}", r.plural);
     let outer: Vec<&'static str> = if r.namespaced { vec!["namespace"] } else { Vec::new() };
     let inner = [&["name"][..], &outer].concat();
-    let list = format!("{name}List");
+    let list = list_name_of(served);
     let has = |verb: &str| r.verbs.iter().any(|v| &**v == verb);
     let scope = if r.namespaced { "Namespaced" } else { "" };
     let make = |verb: &'static str, about: String, query: &'static [&'static str], answer: &str| {

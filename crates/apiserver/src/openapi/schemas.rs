@@ -19,6 +19,16 @@ pub fn name_of(served: &Served) -> String {
     format!("{}.{}.{}", reversed.join("."), r.version, r.kind)
 }
 
+/// The type of its lists: `io.k8s.api.apps.v1.DeploymentList`.
+pub fn list_name_of(served: &Served) -> String {
+    let name = name_of(served);
+    let r = &served.resource;
+    match name.rsplit_once('.') {
+        Some((before, _)) if !r.builtin => format!("{before}.{}", r.list_kind),
+        _ => format!("{name}List"),
+    }
+}
+
 /// `{"group": …, "version": …, "kind": …}`
 pub fn gvk(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "version": version, "kind": kind})
@@ -28,7 +38,19 @@ pub fn gvk(group: &str, version: &str, kind: &str) -> Value {
 pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
     let r = &served.resource;
     let name = name_of(served);
-    named(into, &r.schema, &name, version);
+    if version == 2 && !r.builtin && r.schema.preserve_unknown {
+        // kubectl takes any field it reads here for all there may be.
+        into.insert(name.clone(), json!({"type": "object"}));
+    } else {
+        named(into, &r.schema, &name, version);
+    }
+    let selectable: Vec<Value> =
+        r.selectable.iter().map(|field| json!({"fieldPath": &*field.path})).collect();
+    let select = |schema: &mut Value| {
+        if !r.builtin && !selectable.is_empty() {
+            schema["x-kubernetes-selectable-fields"] = selectable.clone().into();
+        }
+    };
     if let Some(schema) = into.get_mut(&name) {
         let kinds = schema["x-kubernetes-group-version-kind"].take();
         let mut kinds = match kinds {
@@ -37,10 +59,11 @@ pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
         };
         kinds.push(gvk(&r.group, &r.version, &r.kind));
         schema["x-kubernetes-group-version-kind"] = Value::Array(kinds);
+        select(schema);
     }
     if r.verbs.iter().any(|verb| &**verb == "list") {
         let metadata = list_metadata(into, version);
-        let list = json!({
+        let mut list = json!({
             "type": "object", "required": ["items"],
             "properties": {
                 "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata,
@@ -48,7 +71,8 @@ pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
             },
             "x-kubernetes-group-version-kind": [gvk(&r.group, &r.version, &r.list_kind)],
         });
-        into.insert(format!("{name}List"), list);
+        select(&mut list);
+        into.insert(list_name_of(served), list);
     }
 }
 

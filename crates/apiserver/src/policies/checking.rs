@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use apimachinery::{
@@ -25,6 +26,8 @@ use crate::{
 };
 
 const PLURAL: &str = "validatingadmissionpolicies";
+/// Between tries to follow a store that does not answer.
+const PAUSE: Duration = Duration::from_secs(1);
 /// So many kinds are looked at for a rule.
 const MAX_KINDS: usize = 10;
 
@@ -45,7 +48,10 @@ async fn run(inner: Weak<Inner>, policies: Arc<Served>) {
             }
         };
         // History that is gone does not matter: the present is read again anyway.
-        let Ok(mut watch) = opened else { continue };
+        let Ok(mut watch) = opened else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         loop {
             match watch.next().await {
                 Ok(WatchItem::Events(_)) => {}

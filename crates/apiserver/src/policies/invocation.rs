@@ -146,7 +146,7 @@ pub(super) fn evaluate(
     match program.run(scope, budget) {
         Ok(value) => Ok(value),
         // One expression that takes too much is its own mistake; all together are everybody's.
-        Err(EvalError::Budget) if *budget == 0 => Err(None),
+        Err(EvalError::Budget) => Err(None),
         Err(error) => Err(Some(format!("expression '{}' resulted in error: {error}", expression.source))),
     }
 }

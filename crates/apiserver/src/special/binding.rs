@@ -93,7 +93,6 @@ pub(crate) async fn bind(
             &mut new,
             &json!({
                 "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
-                "observedGeneration": meta::generation(old),
             }),
         );
         Ok(new)

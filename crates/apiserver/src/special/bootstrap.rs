@@ -43,12 +43,14 @@ pub(crate) async fn run(inner: &Inner) -> Result<(), ApiError> {
     for object in objects {
         ensure(inner, object).await?;
     }
+    super::addresses::default_range(inner).await?;
     own_service(inner).await?;
+    super::addresses::repair(inner).await?;
     crate::aggregation::trust::publish(inner).await
 }
 
 /// Creates the object unless one of its name is there. Kinds that are not served are passed over.
-async fn ensure(inner: &Inner, mut object: Object) -> Result<(), ApiError> {
+pub(super) async fn ensure(inner: &Inner, mut object: Object) -> Result<(), ApiError> {
     let (version, kind) =
         (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
     let Some(served) = inner.catalogue.load().of_kind(version, kind).cloned() else {

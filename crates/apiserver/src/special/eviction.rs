@@ -107,6 +107,8 @@ async fn spend_budget(inner: &Inner, call: &mut Call, pod: &Object, dry_run: boo
     let now = time::format_time(call.now);
     let pod_name = meta::name(pod).to_owned();
     let saved = call.info.clone();
+    "policy".clone_into(&mut call.info.group);
+    "poddisruptionbudgets".clone_into(&mut call.info.resource);
     meta::name(&budget).clone_into(&mut call.info.name);
     "status".clone_into(&mut call.info.subresource);
     let options = options::Write { dry_run, ..options::Write::default() };

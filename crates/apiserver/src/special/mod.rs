@@ -1,8 +1,8 @@
 //! What single kinds do beyond the generic verbs. Each file is one resource's behaviour.
 
+pub mod addresses;
 pub mod binding;
 pub mod bootstrap;
-pub mod events;
 pub mod eviction;
 pub mod expiry;
 pub mod finalize;
@@ -16,6 +16,7 @@ use access::UserInfo;
 use apimachinery::{ApiError, Object};
 use kinds::Resource;
 use serde_json::{Value, json};
+use store::{Key, Op};
 
 use crate::{catalogue::Served, server::Inner, verbs::create};
 
@@ -57,6 +58,26 @@ pub(crate) fn note_requester(resource: &Resource, object: &mut Object, user: &Us
     }
 }
 
+/// The steps that go with the commit that removes an object: a Service's addresses are free then.
+pub(crate) fn release(inner: &Inner, served: &Served, object: &Object) -> Result<Vec<Op>, ApiError> {
+    if served.resource.group.is_empty() && &*served.resource.plural == "services" {
+        return addresses::steps(inner, Some(object), None);
+    }
+    Ok(Vec::new())
+}
+
+/// What a step of a commit writes.
+pub(crate) fn key_of(step: &Op) -> &Key {
+    match step {
+        Op::Put { key, .. } | Op::Delete { key, .. } => key,
+    }
+}
+
+/// The steps of what a write holds.
+pub(crate) fn steps(reserved: &Reserved<'_>) -> Vec<Op> {
+    reserved.as_ref().map(|lease| lease.steps.clone()).unwrap_or_default()
+}
+
 /// A namespace goes only when its own finalizers are gone, too.
 pub(crate) fn waits_for_finalize(resource: &Resource, object: &Object) -> bool {
     is_namespace(resource) && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
@@ -85,6 +106,11 @@ pub(crate) fn mark_terminating(resource: &Resource, object: &mut Object) {
         }
         object["status"]["phase"] = "Terminating".into();
     }
+}
+
+/// Whether an object under deletion says how long it may take. Namespaces and definitions have a way of their own.
+pub(crate) fn tells_grace(resource: &Resource) -> bool {
+    !is_namespace(resource) && &*resource.plural != "customresourcedefinitions"
 }
 
 fn is_namespace(resource: &Resource) -> bool {

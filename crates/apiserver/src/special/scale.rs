@@ -87,6 +87,7 @@ fn scale_of(served: &Served, object: &Object) -> Result<Object, ApiError> {
 pub(crate) async fn get(inner: &Inner, call: &Call, served: &Served) -> Result<Response, ApiError> {
     let media = call.media(Offer::Plain)?;
     let entry = existing(inner, served, &call.info.namespace, &call.info.name)?;
+    let entry = inner.view_one(served, entry).await?;
     Ok(respond::document(200, media, &scale_of(served, &served.object(&entry)?)?))
 }
 

@@ -1,5 +1,6 @@
 //! Service addresses and node ports. The Service objects are the truth: what is taken is read from them whenever they
-//! have changed; only what writes on their way have reserved is kept beside.
+//! have changed; only what writes on their way have reserved is kept beside. Addresses that something else has taken are
+//! known by their objects.
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/core/service/{ipallocator,portallocator,storage}`.
 
@@ -15,7 +16,9 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use rand::Rng as _;
 use serde_json::{Value, json};
+use store::Op;
 
+use super::addresses;
 use crate::{config::Config, server::Inner};
 
 /// Gives out addresses and ports.
@@ -40,6 +43,8 @@ pub struct Lease<'a> {
     allocator: &'a Allocator,
     addresses: Vec<IpAddr>,
     ports: Vec<(u16, String)>,
+    /// The steps by which the addresses become the Service's, for the commit that writes it.
+    pub(crate) steps: Vec<Op>,
 }
 
 impl Drop for Lease<'_> {
@@ -56,15 +61,6 @@ impl Drop for Lease<'_> {
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn addresses_of(service: &Object) -> impl Iterator<Item = IpAddr> {
-    let spec = &service["spec"];
-    let list = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let first = spec["clusterIP"].as_str();
-    let mut all: Vec<IpAddr> = list.chain(first).filter_map(|a| a.parse().ok()).collect();
-    all.dedup();
-    all.into_iter()
 }
 
 fn ports_of(service: &Object) -> Vec<(u16, String)> {
@@ -125,14 +121,16 @@ impl Allocator {
         let name = meta::name(object).to_owned();
         let mut state = self.state.lock();
         self.refresh(inner, &mut state);
-        let mut lease = Lease { allocator: self, addresses: Vec::new(), ports: Vec::new() };
+        let mut lease =
+            Lease { allocator: self, addresses: Vec::new(), ports: Vec::new(), steps: Vec::new() };
         let mut errors = Vec::new();
         if let Some(old) = old {
             keep_addresses(object, old);
             keep_ports(object, old);
         }
+        let mut full = Ok(());
         if wants_address(&object["spec"]) {
-            self.addresses(object, &owner, &state, &mut lease, &mut errors);
+            full = self.addresses(inner, object, &owner, &state, &mut lease, &mut errors);
         } else if text(&object["spec"], "clusterIP") == "None" {
             self.families(object);
             object["spec"]["clusterIPs"] = json!(["None"]);
@@ -144,7 +142,7 @@ impl Allocator {
             }
         }
         self.node_ports(object, &owner, &state, &mut lease, &mut errors);
-        let failed = !errors.is_empty();
+        let failed = full.is_err() || !errors.is_empty();
         if !failed && !dry_run {
             state.reserved_addresses.extend(lease.addresses.iter().copied());
             state.reserved_ports.extend(lease.ports.iter().cloned());
@@ -152,8 +150,14 @@ impl Allocator {
             lease.addresses.clear();
             lease.ports.clear();
         }
+        // A lease that is dropped locks the state.
         drop(state);
-        if failed { Err(ApiError::invalid("", "Service", &name, &errors)) } else { Ok(lease) }
+        full?;
+        if failed {
+            return Err(ApiError::invalid("", "Service", &name, &errors));
+        }
+        lease.steps = addresses::steps(inner, old, Some(object))?;
+        Ok(lease)
     }
 
     fn refresh(&self, inner: &Inner, state: &mut State) {
@@ -165,17 +169,17 @@ impl Allocator {
         state.used_ports.clear();
         for service in inner.reader.list("", "services", "") {
             let owner = format!("{}/{}", meta::namespace(&service), meta::name(&service));
-            state.used_addresses.extend(addresses_of(&service).map(|a| (a, owner.clone())));
+            state.used_addresses.extend(addresses::of(&service).into_iter().map(|a| (a, owner.clone())));
             state.used_ports.extend(ports_of(&service).into_iter().map(|p| (p, owner.clone())));
         }
         state.seen = Some(changed);
     }
 
-    fn free_address(state: &State, address: IpAddr, owner: &str) -> bool {
+    fn free_address(inner: &Inner, state: &State, address: IpAddr, owner: &str) -> bool {
         // What a Service has is its own, though the write that gave it may not have let go of it yet.
         match state.used_addresses.get(&address) {
             Some(who) => who == owner,
-            None => !state.reserved_addresses.contains(&address),
+            None => !state.reserved_addresses.contains(&address) && !addresses::is_locked(inner, address),
         }
     }
 
@@ -203,12 +207,13 @@ impl Allocator {
 
     fn addresses(
         &self,
+        inner: &Inner,
         object: &mut Object,
         owner: &str,
         state: &State,
         lease: &mut Lease<'_>,
         errors: &mut Vec<FieldError>,
-    ) {
+    ) -> Result<(), ApiError> {
         let path = FieldPath::root().child("spec").child("clusterIPs");
         let mut given: Vec<String> = object["spec"]["clusterIPs"]
             .as_array()
@@ -229,54 +234,54 @@ impl Allocator {
             .as_array()
             .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
             .unwrap_or_default();
+        let ranges = addresses::ranges(inner);
         let mut chosen: Vec<String> = Vec::new();
         for (index, family) in families.iter().enumerate() {
-            let net = self.cidrs.iter().find(|net| net.addr().is_ipv4() == (family == "IPv4"));
-            let Some(net) = net else {
+            let configured = self.cidrs.iter().any(|net| addresses::family(net.addr()) == family);
+            if !configured {
                 let at = FieldPath::root().child("spec").child("ipFamilies").index(index);
                 errors.push(FieldError::invalid(&at, family.as_str(), "not configured on this cluster"));
                 continue;
-            };
+            }
             if let Some(wanted) = given.get(index) {
                 let Ok(address) = wanted.parse::<IpAddr>() else { continue };
-                let fail = |why: &str| {
-                    FieldError::invalid(
-                        &path,
-                        json!([wanted]),
-                        format!("failed to allocate IP {wanted}: {why}"),
-                    )
-                };
-                if !Self::free_address(state, address, owner) {
-                    errors.push(fail("provided IP is already allocated"));
-                } else if !net.contains(&address) || address == net.network() || address == net.broadcast() {
-                    let why = format!(
-                        "the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {net}"
-                    );
-                    errors.push(fail(&why).clone());
-                } else {
-                    lease.addresses.push(address);
-                    chosen.push(wanted.clone());
+                // What a Service has it keeps, whatever has become of the range.
+                let own = state.used_addresses.get(&address).is_some_and(|who| who == owner);
+                let checked = if own { Ok(()) } else { addresses::check(&ranges, address) };
+                let found = checked.and_then(|()| {
+                    let free = Self::free_address(inner, state, address, owner);
+                    if free { Ok(()) } else { Err("provided IP is already allocated".to_owned()) }
+                });
+                match found {
+                    Ok(()) => {
+                        lease.addresses.push(address);
+                        chosen.push(wanted.clone());
+                    }
+                    Err(why) => {
+                        let why = format!("failed to allocate IP {wanted}: {why}");
+                        errors.push(FieldError::invalid(&path, json!([wanted]), why));
+                    }
                 }
                 continue;
             }
-            match pick(net, |address| {
-                Self::free_address(state, address, "") && !lease.addresses.contains(&address)
-            }) {
-                Some(address) => {
-                    lease.addresses.push(address);
-                    chosen.push(address.to_string());
-                }
-                None => errors.push(FieldError::invalid(
-                    &path,
-                    Value::Null,
-                    format!("failed to allocate a serviceIP: range {net} is full"),
-                )),
-            }
+            let found = ranges.iter().filter(|net| addresses::family(net.addr()) == family).find_map(|net| {
+                addresses::pick(net, |address| {
+                    Self::free_address(inner, state, address, "") && !lease.addresses.contains(&address)
+                })
+            });
+            let Some(address) = found else {
+                let name = meta::name(object);
+                let why = format!("failed to allocate a serviceIP for Service {name:?}: range is full");
+                return Err(ApiError::internal(why));
+            };
+            lease.addresses.push(address);
+            chosen.push(address.to_string());
         }
         if let Some(first) = chosen.first() {
             object["spec"]["clusterIP"] = first.as_str().into();
             object["spec"]["clusterIPs"] = chosen.into();
         }
+        Ok(())
     }
 
     fn node_ports(
@@ -417,31 +422,6 @@ fn keep_ports(object: &mut Object, old: &Object) {
     }
 }
 
-/// A random free address, above the band that is kept for addresses people choose, else in it.
-fn pick(net: &IpNet, free: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-    let size = 1u128 << (net.max_prefix_len() - net.prefix_len()).min(64);
-    let usable = size.saturating_sub(if net.addr().is_ipv4() { 2 } else { 1 });
-    if usable == 0 {
-        return None;
-    }
-    let band = if size < 32 { 0 } else { (size / 16).clamp(16, 256) };
-    let at = |offset: u128| -> IpAddr {
-        match net.network() {
-            IpAddr::V4(base) => {
-                IpAddr::V4((u32::from(base) + u32::try_from(offset + 1).unwrap_or(u32::MAX)).into())
-            }
-            IpAddr::V6(base) => IpAddr::V6((u128::from(base) + offset + 1).into()),
-        }
-    };
-    let within = |from: u128, to: u128| {
-        let count = to.checked_sub(from).filter(|c| *c > 0)?;
-        let start = rand::rng().random_range(0..count);
-        // A range this large is never full; a bounded walk keeps a full small one from costing more than its size.
-        (0..count.min(1 << 20)).map(|step| at(from + (start + step) % count)).find(|a| free(*a))
-    };
-    within(band, usable).or_else(|| within(0, band.min(usable)))
-}
-
 fn pick_port(range: &RangeInclusive<u16>, free: impl Fn(u16) -> bool) -> Option<u16> {
     let (start, end) = (u32::from(*range.start()), u32::from(*range.end()));
     let size = (end + 1).checked_sub(start)?;
@@ -454,21 +434,4 @@ fn pick_port(range: &RangeInclusive<u16>, free: impl Fn(u16) -> bool) -> Option<
             .find(|n| free(*n))
     };
     within(band, size).or_else(|| within(0, band))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_come_from_the_upper_band_until_it_is_full() {
-        let net: IpNet = "10.0.0.0/24".parse().unwrap();
-        for _ in 0..200 {
-            let Some(IpAddr::V4(address)) = pick(&net, |_| true) else { panic!() };
-            assert!(address.octets()[3] > 16 && address.octets()[3] < 255);
-        }
-        let low = pick(&net, |a| matches!(a, IpAddr::V4(v4) if v4.octets()[3] <= 16));
-        assert!(low.is_some());
-        assert_eq!(pick(&net, |_| false), None);
-    }
 }

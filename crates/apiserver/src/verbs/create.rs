@@ -28,9 +28,11 @@ pub(crate) async fn create(
     body: &bytes::Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
+    let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    // Nobody owns what the server alone may set.
+    wipe(&mut object);
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let (object, revision) = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &object, &revision, &call.query)
@@ -48,7 +50,8 @@ pub(crate) async fn insert(
     let resource = &*served.resource;
     if served.is_terminating() {
         let why = "create not allowed while custom resource definition is terminating";
-        return Err(ApiError::other(405, "MethodNotAllowed", why));
+        let name = if wanted.is_empty() { meta::name(&object) } else { wanted };
+        return Err(ApiError::forbidden(&resource.group, &resource.plural, name, why));
     }
     place(&mut object, resource, &call.info.namespace)?;
     if !meta::resource_version(&object).is_empty() {
@@ -81,7 +84,9 @@ pub(crate) async fn insert(
         }
         resource.strategy.prepare_create(&mut object, call.now);
         special::note_requester(resource, &mut object, &call.user);
+        resource.strategy.stamp(&mut object, None, call.now);
         set_generation(resource, &mut object, None, "");
+        let wanted = object.clone();
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
         let errors = check_new(resource, &object);
@@ -91,11 +96,19 @@ pub(crate) async fn insert(
         if attempt == 0 {
             call.warnings.extend(resource.strategy.warnings(&object, None));
         }
-        let committed = put(inner, call, served, &write, &mut object).await?;
+        let steps = special::steps(&reserved);
+        let committed = put(inner, call, served, &write, &mut object, steps).await?;
         drop(reserved);
         match committed {
             None => return Ok((object, String::new())),
             Some(Committed::At(Revision(revision))) => return Ok((object, revision.to_string())),
+            // An address was taken from outside meanwhile: another one, or the error, is found now.
+            Some(Committed::Conflict { key, .. }) if !key.starts_with(&served.prefix) => {
+                if attempt + 1 >= NAME_TRIES {
+                    return Err(companions::contended());
+                }
+                object = wanted;
+            }
             Some(Committed::Conflict { .. }) if generated && attempt + 1 < NAME_TRIES => {}
             Some(Committed::Conflict { now, .. }) => {
                 let error = exists(served, &object, now.as_deref().map(|e| &*e.value));
@@ -106,13 +119,15 @@ pub(crate) async fn insert(
     Err(ApiError::internal("no name could be generated"))
 }
 
-/// Asks the plugins that may refuse the object and commits it with what they want to go with it. `None`: a dry run.
+/// Asks the plugins that may refuse the object and commits it with what they want to go with it, and with `steps`.
+/// `None`: a dry run.
 async fn put(
     inner: &Inner,
     call: &mut Call,
     served: &Served,
     write: &admit::Write<'_>,
     object: &mut Object,
+    steps: Vec<Op>,
 ) -> Result<Option<Committed>, ApiError> {
     let key: Key = served.key(meta::namespace(object), meta::name(object)).into();
     write.validate(inner, call, object, None).await?;
@@ -123,19 +138,27 @@ async fn put(
             let there = inner.config.store.get(&key);
             return Ok(there.map(|entry| Committed::Conflict { key, now: Some(entry) }));
         }
-        let value = served.stored(object)?;
-        let with = companions::ops(inner, &companions)?;
+        let value = inner.to_store(served, object).await?;
+        let mut with = companions::ops(inner, &companions)?;
+        with.extend(steps.iter().cloned());
         let op = |value| {
             let revision_at = Some(encoding::REVISION_AT);
             Op::Put { key: key.clone(), value, revision_at, expect: Expect::Absent }
         };
-        let committed = commit_object(inner, served, object, value, with, op).await?;
+        let committed = commit_object(inner, served, object, value.clone(), with, op).await?;
         drop(turn);
         match committed {
-            Committed::Conflict { key: other, .. } if other != key => {
+            Committed::Conflict { key: other, .. }
+                if other != key && steps.iter().all(|step| *special::key_of(step) != other) =>
+            {
                 turn = Some(inner.turns.take(other).await);
             }
-            done => return Ok(Some(done)),
+            Committed::At(revision) => {
+                let made = std::mem::take(object);
+                *object = inner.stored_as(served, made, &key, &value, revision).await?;
+                return Ok(Some(Committed::At(revision)));
+            }
+            conflict @ Committed::Conflict { .. } => return Ok(Some(conflict)),
         }
     }
     Err(companions::contended())
@@ -189,13 +212,20 @@ pub(crate) fn remove(object: &mut Object, field: &str) {
     }
 }
 
+/// Takes away what a client cannot give a new object.
+fn wipe(object: &mut Object) {
+    let metadata = metadata_mut(object);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        metadata.remove(field);
+    }
+}
+
 /// What only the server sets.
 fn system_fields(object: &mut Object, call: &Call) {
     let now = time::format_time(call.now);
+    wipe(object);
     let metadata = metadata_mut(object);
-    for field in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"]
-    {
+    for field in ["resourceVersion", "generation"] {
         metadata.remove(field);
     }
     metadata.insert("creationTimestamp".to_owned(), now.into());
@@ -208,29 +238,35 @@ fn system_fields(object: &mut Object, call: &Call) {
 /// Sets the generation of a new object, or of a changed one from its old state.
 pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<&Object>, subresource: &str) {
     let generation = match (resource.behaviour.generation, old) {
-        (Generation::Untracked, None) => {
+        (Generation::Untracked | Generation::SpecChanges, None) => {
             metadata_mut(new).remove("generation");
             return;
         }
         (_, None) => 1,
         (rule, Some(old)) => {
             let changed = match rule {
+                // Who runs a pod is no part of what was asked for.
+                _ if subresource == "binding" => false,
                 Generation::Untracked => false,
                 // Where a pod runs is not what was asked for.
-                Generation::Spec => subresource != "binding" && old.get("spec") != new.get("spec"),
+                Generation::Spec | Generation::SpecChanges => {
+                    subresource != "binding" && old.get("spec") != new.get("spec")
+                }
                 Generation::SpecOrAnnotations => {
                     let annotations = |o: &Object| o["metadata"].get("annotations").cloned();
                     old.get("spec") != new.get("spec")
                         || (subresource != "status" && annotations(old) != annotations(new))
                 }
-                Generation::Content => {
+                Generation::Content | Generation::ContentOrLabels => {
                     let status = resource.subresource("status").is_some();
                     let content = |o: &Object| -> Map<String, Value> {
                         let skip = |k: &str| k == "metadata" || (status && k == "status");
                         let all = o.as_object().into_iter().flatten();
                         all.filter(|(k, _)| !skip(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
                     };
+                    let labels = |o: &Object| o["metadata"].get("labels").cloned();
                     content(old) != content(new)
+                        || (rule == Generation::ContentOrLabels && labels(old) != labels(new))
                 }
             };
             let before = meta::generation(old);
@@ -250,6 +286,7 @@ fn name_check(rule: NameRule) -> names::NameCheck {
         NameRule::Label => names::label_name,
         NameRule::Label1035 => names::label1035_name,
         NameRule::PathSegment => names::path_segment_name,
+        NameRule::Address => names::address_name,
     }
 }
 

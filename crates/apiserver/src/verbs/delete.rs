@@ -13,14 +13,14 @@ use store::{Entry, Expect, Op, Revision};
 
 use super::{Committed, commit, create::metadata_mut, list};
 use crate::{
-    Response, admit,
+    Response, admit, body_kind,
     catalogue::Served,
     encoding, negotiate,
     negotiate::Offer,
     options::{Delete, List, Propagation},
     respond,
     server::{Call, Inner},
-    shape, special,
+    special,
 };
 
 const ORPHAN: &str = "orphan";
@@ -39,7 +39,7 @@ fn options(call: &Call, body: &Bytes) -> Result<Delete, ApiError> {
         return Delete::parse(None, &call.query);
     }
     let encoding = negotiate::body(&call.headers)?;
-    let value = shape::parse(body, encoding)?.value;
+    let value = body_kind::delete_options(body, encoding)?;
     Delete::parse(Some(&value), &call.query)
 }
 
@@ -107,7 +107,7 @@ async fn remove(
     let mut admitted = false;
     loop {
         let entry = super::existing(inner, served, namespace, name)?;
-        let old = served.object(&entry)?;
+        let old = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         preconditions(&served.resource, name, &old, options)?;
         if !std::mem::replace(&mut admitted, true) {
             let mut write = admit::Write::new(call, served, "DELETE", admit::Options::Delete(options));
@@ -132,7 +132,7 @@ fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete
             "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might \
              have been deleted and then recreated"
         );
-        ApiError::conflict(&resource.group, &resource.plural, name, &why)
+        ApiError::conflict(&resource.group, &resource.kind, name, &why)
     };
     if let Some(uid) = options.uid.as_deref().filter(|u| *u != meta::uid(old)) {
         return Err(refuse("UID", uid, meta::uid(old)));
@@ -143,7 +143,7 @@ fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete
             "the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record \
              ({current}). The object might have been modified"
         );
-        return Err(ApiError::conflict(&resource.group, &resource.plural, name, &why));
+        return Err(ApiError::conflict(&resource.group, &resource.kind, name, &why));
     }
     Ok(())
 }
@@ -179,7 +179,9 @@ async fn attempt(
             let at = time::format_time(now + TimeDelta::seconds(grace));
             let metadata = metadata_mut(&mut object);
             metadata.insert("deletionTimestamp".to_owned(), at.into());
-            metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            if special::tells_grace(resource) {
+                metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            }
             let generation = meta::generation(&object);
             if generation > 0 {
                 metadata_mut(&mut object).insert("generation".to_owned(), (generation + 1).into());
@@ -187,10 +189,10 @@ async fn attempt(
             special::mark_terminating(resource, &mut object);
         }
     }
-    let value = served.stored(&object)?;
+    let value = inner.to_store(served, &object).await?;
     let current = encoding::revision(&entry.value).to_owned();
     let wire =
-        |revision: &str| Ok::<_, ApiError>(encoding::with_revision(&encoding::encode(&object)?, revision));
+        |revision: &str| Ok::<_, ApiError>(encoding::with_revision(&served.encode(&object)?, revision));
     if options.dry_run || (stays && encoding::same_content(&entry.value, &value)) {
         let wire = wire(&current)?;
         return Ok(Some(if stays { Outcome::Stays(wire) } else { Outcome::Gone(wire) }));
@@ -202,7 +204,11 @@ async fn attempt(
     } else {
         Op::Delete { key, last: value, revision_at, expect }
     };
-    match commit(inner, vec![op]).await? {
+    let mut ops = vec![op];
+    if !stays {
+        ops.extend(special::release(inner, served, &object)?);
+    }
+    match commit(inner, ops).await? {
         Committed::At(Revision(revision)) => {
             let wire = wire(&revision.to_string())?;
             Ok(Some(if stays { Outcome::Stays(wire) } else { Outcome::Gone(wire) }))
@@ -286,7 +292,7 @@ pub(crate) async fn evicted(
 pub(crate) async fn purge(inner: &Inner, served: &Served, entry: &Arc<Entry>) -> Result<bool, ApiError> {
     let mut entry = entry.clone();
     loop {
-        let object = served.object(&entry)?;
+        let object = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         let now = (inner.config.now)();
         match attempt(inner, now, served, &entry, object, &Delete::default()).await? {
             Some(outcome) => return Ok(matches!(outcome, Outcome::Stays(_))),

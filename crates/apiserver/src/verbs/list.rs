@@ -91,20 +91,23 @@ pub(crate) async fn find(
         at.or(token.as_ref().map(|_| Revision(0))),
     ) {
         let revision = store.revision();
-        let entry = store.get(&served.key(namespace, &name)).filter(|e| selection.matches(served, e));
-        return Ok(Found { entries: entry.into_iter().collect(), revision, next: None, remaining: None });
+        let entry = store.get(&served.key(namespace, &name)).into_iter().collect();
+        let mut entries = inner.view(served, entry).await?;
+        entries.retain(|e| selection.matches(served, e));
+        return Ok(Found { entries, revision, next: None, remaining: None });
     }
     if selection.is_everything() {
         let page = store.list(&range, after.as_deref(), limit, at).map_err(expired)?;
         let remaining = (limit > 0 && page.remaining > 0).then_some(page.remaining);
         let next =
             remaining.and_then(|_| page.entries.last()).map(|last| token_behind(last, &range, page.revision));
-        return Ok(Found { entries: page.entries, revision: page.revision, next, remaining });
+        let entries = inner.view(served, page.entries).await?;
+        return Ok(Found { entries, revision: page.revision, next, remaining });
     }
     let page = store.list(&range, after.as_deref(), 0, at).map_err(expired)?;
     let mut entries: Vec<Arc<Entry>> = Vec::new();
     let mut more = false;
-    for entry in page.entries {
+    for entry in inner.view(served, page.entries).await? {
         if selection.matches(served, &entry) {
             if limit > 0 && entries.len() == limit {
                 more = true;
@@ -145,6 +148,7 @@ pub(crate) fn answer(
     now: DateTime<Utc>,
 ) -> Result<Response, ApiError> {
     let resource = &served.resource;
+    media.fits(resource, true)?;
     if media.form == Form::Protobuf {
         return protobuf(served, media, &found);
     }
@@ -182,7 +186,10 @@ pub(crate) fn answer(
         }
         Transform::None => {
             let (kind, version) = (&resource.list_kind, &served.api_version);
-            let metadata = list_metadata(&found);
+            let mut metadata = list_metadata(&found);
+            if !resource.builtin && found.next.is_none() {
+                metadata["continue"] = "".into();
+            }
             let head = if resource.builtin {
                 format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#)
             } else {
@@ -229,7 +236,7 @@ fn protobuf(served: &Served, media: Media, found: &Found) -> Result<Response, Ap
 }
 
 fn whole(media: Media, bytes: Bytes) -> Result<Response, ApiError> {
-    if media.form == Form::Yaml || media.pretty {
+    if media.form == Form::Yaml || media.pretty || media.beta {
         let value = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
         return Ok(respond::document(200, media, &value));
     }
@@ -270,12 +277,8 @@ fn pieces(
             if !std::mem::take(&mut first) {
                 out.put_u8(b',');
             }
-            if served.resource.builtin {
-                out.put_slice(&wire);
-            } else {
-                out.put_slice(&served.head);
-                out.put_slice(&wire[1..]);
-            }
+            // Items of custom resources have a version and a kind, those of built-in kinds have none.
+            out.put_slice(&wire);
         }
         Some(Ok(out.freeze()))
     })

@@ -137,6 +137,9 @@ fn duplicates(sort: Sort, body: &Bytes) -> Vec<String> {
 
 pub(super) fn same_place(served: &Served, new: &Object, old: &Object) -> Result<(), ApiError> {
     let (name, before) = (apimachinery::meta::name(new), apimachinery::meta::name(old));
+    if name.is_empty() {
+        return Err(update::nameless(before));
+    }
     if name != before {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({before})"

@@ -5,7 +5,7 @@ use apimachinery::{ApiError, FieldError, Object, meta};
 use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::Value;
-use store::{Entry, Expect, Op, Revision};
+use store::{Entry, Expect, Op};
 
 use super::{
     Committed, commit_object,
@@ -29,14 +29,14 @@ pub(crate) async fn update(
     body: &bytes::Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
-    let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
+    let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     let resource = &served.resource;
     create::place(&mut object, resource, &call.info.namespace)?;
     let name = meta::name(&object);
     if name.is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
+        return Err(nameless(&call.info.name));
     }
     if name != call.info.name {
         return Err(ApiError::bad_request(format!(
@@ -59,13 +59,7 @@ pub(crate) async fn update(
     if asked.is_empty() && !resource.behaviour.unconditional_update {
         let path = apimachinery::FieldPath::root().child("metadata").child("resourceVersion");
         let error = FieldError::invalid(&path, 0, "must be specified for an update");
-        // Upstream prints the missing number in Go's hexadecimal form.
-        let mut invalid = served.invalid(meta::name(&object), &[error]);
-        invalid.message = invalid.message.replace("Invalid value: 0:", "Invalid value: 0x0:");
-        if let Some(cause) = invalid.details.as_mut().and_then(|d| d["causes"].get_mut(0)) {
-            cause["message"] = "Invalid value: 0x0: must be specified for an update".into();
-        }
-        return Err(invalid);
+        return Err(served.invalid(meta::name(&object), &[error]));
     }
     let changed = change(inner, call, served, &options, |old, _| {
         let mut new = object.clone();
@@ -74,6 +68,13 @@ pub(crate) async fn update(
     })
     .await?;
     respond::written(200, media, served, &changed.object, &changed.revision, &call.query)
+}
+
+/// An object without a name, sent to the URL of one.
+pub(super) fn nameless(name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
 }
 
 /// What [`change`] did.
@@ -133,11 +134,15 @@ pub(crate) async fn change_asking(
     let mut turn = None;
     loop {
         let entry = super::existing(inner, served, &namespace, &name)?;
-        let old = served.object(&entry)?;
+        let old = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         let current = encoding::revision(&entry.value);
         let mut new = make(&old, &entry)?;
         let asked = meta::resource_version(&new).to_owned();
         let insists = !asked.is_empty() && asked != "0";
+        if insists && asked.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
+            return Err(ApiError::other(500, "", why));
+        }
         if insists && asked != current {
             return Err(ApiError::modified(&resource.group, &resource.plural, &name));
         }
@@ -156,6 +161,7 @@ pub(crate) async fn change_asking(
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
+        resource.strategy.stamp(&mut new, Some(&old), call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
         let errors = check_change(resource, &new, &old, &subresource, call.now);
@@ -167,7 +173,7 @@ pub(crate) async fn change_asking(
         }
         let companions = validate(about, &write, inner, call, &mut new, &old).await?;
         fields::settle_times(&mut new, &old);
-        let value = served.stored(&new)?;
+        let value = inner.to_store(served, &new).await?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
             return Ok(Changed { object: new, revision: current.to_owned() });
         }
@@ -181,13 +187,19 @@ pub(crate) async fn change_asking(
                 Op::Put { key, value, revision_at, expect }
             }
         };
-        let with = companions::ops(inner, &companions)?;
-        let committed = commit_object(inner, served, &mut new, value, with, put).await?;
+        let mut with = companions::ops(inner, &companions)?;
+        with.extend(if finished {
+            special::release(inner, served, &old)?
+        } else {
+            special::steps(&reserved)
+        });
+        let committed = commit_object(inner, served, &mut new, value.clone(), with, put).await?;
         drop(turn.take());
         drop(reserved);
         match committed {
-            Committed::At(Revision(revision)) => {
-                return Ok(Changed { object: new, revision: revision.to_string() });
+            Committed::At(revision) => {
+                let object = inner.stored_as(served, new, &entry.key, &value, revision).await?;
+                return Ok(Changed { object, revision: revision.to_string() });
             }
             Committed::Conflict { key, .. } if key != entry.key => {
                 slow += 1;

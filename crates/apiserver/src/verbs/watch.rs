@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     Response,
     body::Body,
-    catalogue::{Served, Watching},
+    catalogue::{Served, View, Watching},
     encoding,
     negotiate::{Form, Media, Offer, Transform},
     options::List,
@@ -50,10 +50,12 @@ pub(crate) async fn watch(
     let format = Format { served: served.clone(), media, include, defined: false };
     let bookmarks = options.bookmarks;
     let selection = Selection::new(options.labels, options.fields, &served.resource)?;
+    let converts = matches!(&served.view, View::Custom { versions, .. } if versions.converter.is_some());
     let end = Instant::now() + timeout;
     let state = Stream {
         store: inner.config.store.clone(),
         _counted: Watching::new(served.clone()),
+        converts: converts.then(|| inner.clone()),
         format,
         selection,
         only: None,
@@ -87,6 +89,8 @@ struct Begin {
 struct Stream {
     store: Arc<dyn Store>,
     _counted: Watching,
+    /// Who converts what is stored in another version, if that needs anybody.
+    converts: Option<Arc<Inner>>,
     format: Format,
     selection: Selection,
     /// A watch of one object sees only this key.
@@ -115,12 +119,12 @@ impl Stream {
             if self.done {
                 return None;
             }
-            let mut last = Vec::new();
+            let mut told = Vec::new();
             let watch = self.watch.as_mut()?;
             let wake = self.bookmark.unwrap_or(self.end).min(self.end);
             tokio::select! {
                 item = watch.next() => match item {
-                    Ok(WatchItem::Events(events)) => self.events(&events),
+                    Ok(WatchItem::Events(events)) => told.push(events),
                     Ok(WatchItem::Progress(revision)) => self.ready.extend(self.format.bookmark(revision, false)),
                     Err(error) => {
                         self.done = true;
@@ -130,7 +134,7 @@ impl Stream {
                 () = self.format.served.retired.cancelled() => {
                     // What has happened before is still told.
                     while let Some(Ok(WatchItem::Events(events))) = watch.next().now_or_never() {
-                        last.push(events);
+                        told.push(events);
                     }
                     self.done = true;
                 }
@@ -149,8 +153,8 @@ impl Stream {
                     self.ready.extend(self.format.bookmark(revision, false));
                 }
             }
-            for events in last {
-                self.events(&events);
+            for events in told {
+                self.tell(&events).await;
             }
         }
     }
@@ -171,7 +175,11 @@ impl Stream {
             let _ = tokio::time::timeout_at(self.end, self.store.reached(since)).await;
         }
         let from = if begin.initial {
-            let page = self.store.list(&range, None, 0, None).map_err(super::read_error)?;
+            let mut page = self.store.list(&range, None, 0, None).map_err(super::read_error)?;
+            if let Some(inner) = &self.converts {
+                page.entries.retain(|entry| self.wanted(&entry.key));
+                page.entries = inner.view(&served, page.entries).await?;
+            }
             let mut out = BytesMut::new();
             for entry in &page.entries {
                 if self.wanted(&entry.key) && self.selection.matches(&served, entry) {
@@ -194,6 +202,20 @@ impl Stream {
 
     fn wanted(&self, key: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == key)
+    }
+
+    /// Makes the events of one commit ready, at the version of this watch.
+    async fn tell(&mut self, events: &[Event]) {
+        let Some(inner) = self.converts.clone() else { return self.events(events) };
+        let served = self.format.served.clone();
+        let wanted: Vec<Event> = events.iter().filter(|e| self.wanted(&e.entry.key)).cloned().collect();
+        match inner.view_events(&served, &wanted).await {
+            Ok(events) => self.events(&events),
+            Err(error) => {
+                self.ready.push_back(self.format.error(&error));
+                self.done = true;
+            }
+        }
     }
 
     fn events(&mut self, events: &[Event]) {

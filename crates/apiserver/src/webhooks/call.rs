@@ -46,11 +46,17 @@ pub(super) async fn ask(
     })?;
     let target =
         webhook.target.as_ref().map_err(|why| uncalled(&format!("could not get REST client: {why}")))?;
+    let limit = webhook.timeout.min(subject.write.time_left());
+    if limit.is_zero() {
+        // Nobody waits for the write any more, so it must not happen.
+        let why = "Timeout: request did not complete within requested timeout";
+        return Err(Failure::Refused(ApiError::other(504, "Timeout", why)));
+    }
     let uid = uuid::Uuid::new_v4().to_string();
     let question = review::question(form, &uid, subject.write, seen);
-    let query = format!("timeout={}s", webhook.timeout.as_secs());
+    let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
     let review = target
-        .post(subject.inner, &query, &question, webhook.timeout)
+        .post(subject.inner, &format!("timeout={seconds}s"), &question, limit)
         .await
         .map_err(|why| uncalled(&format!("failed to call webhook: {why}")))?;
     let answer = Answer::of(form, &uid, mutating, &review).map_err(|why| match why {

@@ -8,7 +8,6 @@ use crate::{
     admission_match::{Subject, Target},
     catalogue::Served,
     shape,
-    special::events,
 };
 
 /// Object and old object in the version of `target`; either may be absent.
@@ -66,10 +65,14 @@ impl<'o> Seen<'o> {
 /// The object in another version of its resource.
 fn convert(object: &Object, to: &Served) -> Object {
     let mut object = object.clone();
-    if to.resource.group.as_ref() == "events.k8s.io" {
-        events::to_grouped(&mut object);
-    } else if object["apiVersion"] == "events.k8s.io/v1" {
-        events::to_core(&mut object);
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let from = kinds::find(group, version, &to.resource.plural);
+    if let Some(conversion) = from.and_then(|from| kinds::versions::conversion(from)) {
+        (conversion.stored)(&mut object);
+    }
+    if let Some(conversion) = kinds::versions::conversion(&to.resource) {
+        (conversion.shown)(&mut object);
     }
     object["apiVersion"] = to.api_version.as_str().into();
     object

@@ -186,6 +186,7 @@ async fn available(here: &Cluster) {
     serve(here).await;
     here.create(SLICES, &slice(true)).await.ok();
     here.until(WARDLE, condition("True", "Passed")).await;
+    here.until("/apis/wardle.example.com/v1alpha1", |answer| answer.code == 200).await;
 }
 
 #[tokio::test]
@@ -209,20 +210,20 @@ async fn an_api_service_says_what_it_lacks_until_all_checks_pass() {
     assert_eq!(passed["status"]["conditions"][0]["message"], "all checks passed");
     here.merge(WARDLE, &json!({"spec": {"service": {"port": 1}}})).await.ok();
     here.until(WARDLE, condition("False", "ServicePortError")).await;
-    assert_eq!(here.get(FLUNDERS).await.code, 503);
+    here.until(FLUNDERS, |answer| answer.code == 503).await;
 }
 
 #[tokio::test]
 async fn requests_are_passed_on_in_the_callers_name_and_nobody_elses() {
     let Both { here, other, wire } = both().await;
     available(&here).await;
-    let flunder =
-        json!({"apiVersion": "wardle.example.com/v1alpha1", "kind": "Flunder", "metadata": {"name": "a"}});
+    let flunder = json!({"apiVersion": "wardle.example.com/v1alpha1", "kind": "Flunder", "metadata": {"name": "a"}, "x": 0});
     let headers = [
         ("authorization", "Bearer secret"),
         ("x-remote-user", "somebody"),
         ("x-remote-extra-scopes", "all"),
         ("impersonate-user", "admin"),
+        ("impersonate-group", "system:masters"),
         ("x-other", "kept"),
         ("content-type", "application/json"),
     ];
@@ -233,7 +234,7 @@ async fn requests_are_passed_on_in_the_callers_name_and_nobody_elses() {
         let all = seen.headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned());
         all.collect::<Vec<_>>()
     };
-    assert_eq!(seen.uri, format!("{FLUNDERS}?fieldManager=me"));
+    assert_eq!(seen.uri.to_string(), format!("{FLUNDERS}?fieldManager=me"));
     assert_eq!(header("x-remote-user"), ["admin"]);
     assert_eq!(header("x-other"), ["kept"]);
     for name in ["authorization", "x-remote-extra-scopes", "impersonate-user"] {

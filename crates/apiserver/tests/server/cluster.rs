@@ -89,7 +89,8 @@ impl Cluster {
         self.service.clone().call(request).await.unwrap()
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let response = self.send(method, path, headers, body).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -115,6 +116,17 @@ impl Cluster {
     pub async fn merge(&self, path: &str, patch: &Value) -> Answer {
         let headers = [("content-type", "application/merge-patch+json"), ("user-agent", "tester/1")];
         self.ask("PATCH", path, &headers, patch.to_string().into_bytes()).await
+    }
+
+    /// PATCH of any sort.
+    pub async fn patch(&self, sort: &str, path: &str, patch: &Value) -> Answer {
+        let content = match sort {
+            "apply" => "application/apply-patch+yaml".to_owned(),
+            sort => format!("application/{sort}+json"),
+        };
+        let path =
+            if sort == "apply" { format!("{path}?fieldManager=tester&force=true") } else { path.to_owned() };
+        self.ask("PATCH", &path, &[("content-type", &content)], patch.to_string().into_bytes()).await
     }
 
     pub async fn apply(&self, path: &str, manager: &str, config: &Value) -> Answer {

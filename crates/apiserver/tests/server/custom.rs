@@ -137,7 +137,10 @@ async fn an_object_with_a_finalizer_holds_its_definition() {
     let (code, message) = cluster.create(WIDGETS, &another).await.refused();
     assert_eq!(
         (code, message.as_str()),
-        (405, "create not allowed while custom resource definition is terminating")
+        (
+            403,
+            "widgets.example.com \"v\" is forbidden: create not allowed while custom resource definition is terminating"
+        )
     );
     cluster.merge(&format!("{WIDGETS}/w"), &json!({"metadata": {"finalizers": null}})).await.ok();
     cluster.until(&path, |a| a.code == 404).await;

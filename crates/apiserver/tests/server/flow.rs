@@ -12,6 +12,9 @@ use tower::Service as _;
 
 use crate::cluster::Cluster;
 
+/// No body.
+static NOTHING: Value = Value::Null;
+
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
 
@@ -136,19 +139,19 @@ async fn leases_of_nodes_are_renewed_and_others_have_their_turn_under_a_flood_of
     assert_eq!((begun.len(), refused), (seats, 29));
 
     let node = || user("system:node:n1", "system:nodes");
+    let mut lease = cluster.get(LEASE).await.ok();
     for n in 0..20 {
-        let renew = json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1"},
-            "spec": {"holderIdentity": "n1", "leaseTransitions": n},
-        });
-        let renewed = ask(&cluster, node(), "PUT", LEASE, &renew);
+        lease["spec"]["leaseTransitions"] = n.into();
+        let renewed = ask(&cluster, node(), "PUT", LEASE, &lease);
         let renewed =
             tokio::time::timeout(Duration::from_secs(5), renewed).await.expect("it waits behind the flood");
         assert_eq!(renewed.status(), 200);
+        let body = renewed.into_body().collect().await.unwrap().to_bytes();
+        lease = serde_json::from_slice(&body).unwrap();
     }
 
     // Another tenant waits, but not behind all that the first one wants.
-    let mut modest = Box::pin(ask(&cluster, user("modest", "tenants"), "GET", CONFIG_MAPS, &Value::Null));
+    let mut modest = Box::pin(ask(&cluster, user("modest", "tenants"), "GET", CONFIG_MAPS, &NOTHING));
     assert!(futures::poll!(&mut modest).is_pending(), "all seats of the level are taken");
     drop(begun.pop_front());
     let answer = tokio::time::timeout(Duration::from_secs(5), modest).await.expect("it has no turn");
@@ -180,10 +183,10 @@ async fn who_waits_too_long_is_turned_away_and_who_goes_leaves_no_seat_behind() 
         begun.push(answers.recv().await.unwrap());
     }
     let path = format!("{CONFIG_MAPS}?timeout=200ms");
-    let answer = ask(&cluster, user("modest", "tenants"), "GET", &path, &Value::Null).await;
+    let answer = ask(&cluster, user("modest", "tenants"), "GET", &path, &NOTHING).await;
     assert_eq!(answer.status(), 429);
     {
-        let mut gone = Box::pin(ask(&cluster, user("gone", "tenants"), "GET", CONFIG_MAPS, &Value::Null));
+        let mut gone = Box::pin(ask(&cluster, user("gone", "tenants"), "GET", CONFIG_MAPS, &NOTHING));
         assert!(futures::poll!(&mut gone).is_pending());
     }
     drop(begun);
@@ -194,7 +197,7 @@ async fn who_waits_too_long_is_turned_away_and_who_goes_leaves_no_seat_behind() 
         text.contains("current_inqueue_requests{flow_schema=\"tenants\",priority_level=\"tenants\"} 0\n"),
         "{text}"
     );
-    let answer = ask(&cluster, user("modest", "tenants"), "GET", CONFIG_MAPS, &Value::Null).await;
+    let answer = ask(&cluster, user("modest", "tenants"), "GET", CONFIG_MAPS, &NOTHING).await;
     assert_eq!(answer.status(), 200);
 }
 
@@ -209,20 +212,20 @@ async fn answers_tell_their_schema_and_level_and_a_watch_holds_nothing() {
         (text("x-kubernetes-pf-flowschema-uid"), text("x-kubernetes-pf-prioritylevel-uid"))
     };
     let tenant = || user("modest", "tenants");
-    let found = ask(&cluster, tenant(), "GET", &format!("{CONFIG_MAPS}/c1"), &Value::Null).await;
+    let found = ask(&cluster, tenant(), "GET", &format!("{CONFIG_MAPS}/c1"), &NOTHING).await;
     assert_eq!((found.status().as_u16(), marks(&found)), (200, (schema.clone(), level.clone())));
-    let forbidden = ask(&cluster, tenant(), "GET", "/api/v1/secrets", &Value::Null).await;
+    let forbidden = ask(&cluster, tenant(), "GET", "/api/v1/secrets", &NOTHING).await;
     assert_eq!((forbidden.status().as_u16(), marks(&forbidden)), (403, (schema, level)));
 
     let mut watches = Vec::new();
     for _ in 0..2 * seats {
         let path = format!("{CONFIG_MAPS}?watch=1");
-        let mut watch = ask(&cluster, tenant(), "GET", &path, &Value::Null).await;
+        let mut watch = ask(&cluster, tenant(), "GET", &path, &NOTHING).await;
         assert_eq!(watch.status(), 200);
         watch.body_mut().frame().await.unwrap().unwrap();
         watches.push(watch);
     }
-    let found = ask(&cluster, tenant(), "GET", &format!("{CONFIG_MAPS}/c1"), &Value::Null).await;
+    let found = ask(&cluster, tenant(), "GET", &format!("{CONFIG_MAPS}/c1"), &NOTHING).await;
     assert_eq!(found.status(), 200);
 }
 
@@ -243,11 +246,11 @@ async fn a_schema_without_its_level_says_so_and_is_passed_over() {
     let schema = cluster.until(&path, dangling("True", "NotFound")).await.ok();
     let message = "This FlowSchema references the PriorityLevelConfiguration object named \"late\" but there is no such object";
     assert_eq!(schema["status"]["conditions"][0]["message"], message);
-    let answer = ask(&cluster, user("x", "tenants"), "GET", "/api/v1/secrets", &Value::Null).await;
+    let answer = ask(&cluster, user("x", "tenants"), "GET", "/api/v1/secrets", &NOTHING).await;
     let uid = schema["metadata"]["uid"].as_str().unwrap();
     assert_ne!(answer.headers()["x-kubernetes-pf-flowschema-uid"], uid);
     cluster.create(LEVELS, &level("late", 1, &json!({"type": "Reject"}))).await.ok();
     cluster.until(&path, dangling("False", "Found")).await;
-    let answer = ask(&cluster, user("x", "tenants"), "GET", "/api/v1/secrets", &Value::Null).await;
+    let answer = ask(&cluster, user("x", "tenants"), "GET", "/api/v1/secrets", &NOTHING).await;
     assert_eq!(answer.headers()["x-kubernetes-pf-flowschema-uid"], uid);
 }

@@ -43,7 +43,7 @@ async fn requests_watches_and_objects_are_counted_under_upstreams_names() {
     let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
     cluster.create("/api/v1/namespaces/default/configmaps?dryRun=All", &made).await.ok();
     cluster.create("/api/v1/namespaces/default/configmaps", &made).await.ok();
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}});
     cluster.apply("/api/v1/namespaces/default/configmaps/b", "me", &object).await.ok();
     cluster.get("/api/v1/configmaps").await.ok();
     cluster.get("/api/v1/configmaps?watch=1&timeoutSeconds=1").await;

@@ -49,8 +49,8 @@ async fn every_reference_of_every_document_leads_somewhere() {
     let widget = &schemas["com.example.v1.Widget"];
     assert_eq!(widget["properties"]["spec"]["properties"]["a"]["type"], "string");
     assert_eq!(
-        widget["properties"]["metadata"],
-        json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"})
+        widget["properties"]["metadata"]["allOf"],
+        json!([{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}])
     );
     assert_eq!(schemas["com.example.v1.WidgetList"]["properties"]["items"]["type"], "array");
     let paths = document["paths"].as_object().unwrap();

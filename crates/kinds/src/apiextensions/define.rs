@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use apimachinery::{FieldError, FieldPath, Object, Schema, openapi};
 use serde_json::Value;
 
+use super::described::{self, described};
 use crate::{
     declare,
     object::{flag, has, list, number, text},
@@ -31,8 +32,8 @@ pub struct Version {
 #[must_use]
 pub fn object_metadata() -> Arc<Schema> {
     static METADATA: OnceLock<Arc<Schema>> = OnceLock::new();
-    let made = METADATA.get_or_init(|| declare::schema_of("v1", "ObjectMeta").unwrap_or_default());
-    Arc::clone(made)
+    let read = || declare::schema_of("v1", "ObjectMeta").map(|schema| Arc::new(described::metadata(&schema)));
+    Arc::clone(METADATA.get_or_init(|| read().unwrap_or_default()))
 }
 
 /// The resources of a definition, under the names that were accepted.
@@ -60,16 +61,25 @@ pub fn define(definition: &Object) -> Result<Vec<Version>, Vec<FieldError>> {
 /// The schema of a version, with the metadata that every object has.
 fn schema(version: &Value, path: &FieldPath) -> Result<Schema, Vec<FieldError>> {
     let mut schema = openapi::from_json_schema_at(&version["schema"]["openAPIV3Schema"], path)?;
+    embedded(&mut schema);
+    whole(&mut schema);
+    Ok(schema)
+}
+
+/// Gives a whole object the metadata that every object has. A definition may restrict some of its fields; which ones at
+/// the root, was checked when it was accepted.
+fn whole(schema: &mut Schema) {
     let common = object_metadata();
     let metadata = match schema.properties.get("metadata") {
-        // A definition may restrict the names of its objects, and nothing else of metadata.
-        Some(own) if !own.properties.is_empty() || own.rules.is_some() => {
+        Some(own) if !own.properties.is_empty() || own.rules.is_some() || !own.required.is_empty() => {
             let mut metadata = Schema::clone(&common);
             metadata.rules.clone_from(&own.rules);
-            for name in ["name", "generateName"] {
-                if let (Some(own), Some(known)) = (own.properties.get(name), metadata.properties.get(name)) {
-                    let restricted = Schema { rules: own.rules.clone(), ..Schema::clone(known) };
-                    metadata.properties.insert(name.into(), Arc::new(restricted));
+            metadata.required.clone_from(&own.required);
+            for (name, own) in &own.properties {
+                if let Some(known) = metadata.properties.get(name) {
+                    let description = own.description.clone().or_else(|| known.description.clone());
+                    let own = Schema { description, ..Schema::clone(own) };
+                    metadata.properties.insert(Arc::clone(name), Arc::new(own));
                 }
             }
             Arc::new(metadata)
@@ -77,7 +87,31 @@ fn schema(version: &Value, path: &FieldPath) -> Result<Schema, Vec<FieldError>> 
         _ => common,
     };
     schema.properties.insert("metadata".into(), metadata);
-    Ok(schema)
+    for (name, words) in [("apiVersion", described::API_VERSION), ("kind", described::KIND)] {
+        if let Some(field) = schema.properties.get_mut(name) {
+            *field = described(field, words);
+        }
+    }
+}
+
+/// The same for all whole objects inside.
+fn embedded(schema: &mut Schema) {
+    if !has_embedded(schema) {
+        return;
+    }
+    let inner = schema.properties.values_mut().chain(&mut schema.additional).chain(&mut schema.items);
+    for child in inner {
+        let child = Arc::make_mut(child);
+        embedded(child);
+        if child.embedded_resource {
+            whole(child);
+        }
+    }
+}
+
+fn has_embedded(schema: &Schema) -> bool {
+    let mut inner = schema.properties.values().chain(&schema.additional).chain(&schema.items);
+    inner.any(|child| child.embedded_resource || has_embedded(child))
 }
 
 /// `example.com/v1 Widget is deprecated`, or the definition's own words.

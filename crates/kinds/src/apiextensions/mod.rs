@@ -1,6 +1,8 @@
 //! `apiextensions.k8s.io/v1`: CustomResourceDefinition, and the resources that definitions stand for.
 
+mod conversion;
 mod define;
+mod described;
 pub mod names;
 mod rules;
 
@@ -76,6 +78,9 @@ impl Strategy for CustomResourceDefinition {
             }
             if !has(spec, "conversion") {
                 set(spec, "conversion", json!({"strategy": "None"}));
+            }
+            if let Some(service) = at_mut(spec, "conversion.webhook.clientConfig.service") {
+                fill(service, "port", 443);
             }
         }
         if list(object, "status.storedVersions").is_empty() {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use apimachinery::{Object, time};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -32,8 +33,12 @@ pub fn accept(definition: &Object, all: &[&Object], now: DateTime<Utc>) -> Optio
         }
     }
     if is_true(&new, "NamesAccepted") && !is_true(&new, "Established") {
-        let message = "the initial names have been accepted";
-        set_condition(&mut new, "Established", true, "InitialNamesAccepted", message, now);
+        let (status, reason, message) = if has_bad_bundle(definition) {
+            (false, "InvalidCABundle", "The conversion webhook CABundle is invalid")
+        } else {
+            (true, "InitialNamesAccepted", "the initial names have been accepted")
+        };
+        set_condition(&mut new, "Established", status, reason, message, now);
     }
     approve(&mut new, now);
     (new != *definition).then_some(new)
@@ -148,6 +153,30 @@ fn approve(definition: &mut Object, now: DateTime<Utc>) {
     }
 }
 
+/// Whether the conversion webhook is to be known by authorities that nobody can read.
+#[must_use]
+pub fn has_bad_bundle(definition: &Object) -> bool {
+    let bundle = text(definition, "spec.conversion.webhook.clientConfig.caBundle");
+    !bundle.is_empty() && !is_bundle(bundle)
+}
+
+/// Whether it is the base64 of PEM with at least one certificate, or of nothing but blanks.
+fn is_bundle(text: &str) -> bool {
+    let Ok(pem) = STANDARD.decode(text) else { return false };
+    let Ok(pem) = String::from_utf8(pem) else { return false };
+    if pem.trim().is_empty() {
+        return true;
+    }
+    let mut blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1).peekable();
+    blocks.peek().is_some()
+        && blocks.all(|block| {
+            let Some((body, _)) = block.split_once("-----END CERTIFICATE-----") else { return false };
+            let body: String = body.split_whitespace().collect();
+            // A certificate is a DER sequence.
+            STANDARD.decode(body).is_ok_and(|der| der.len() > 16 && der.first() == Some(&0x30))
+        })
+}
+
 /// Whether a condition is there and true.
 #[must_use]
 pub fn is_true(definition: &Object, kind: &str) -> bool {
@@ -219,6 +248,25 @@ mod tests {
         assert_eq!(made["status"]["acceptedNames"]["plural"], "gadgets");
         let free = accept(&made, &[&made], DateTime::default()).unwrap();
         assert_eq!(condition(&free, "Established"), ("True", "InitialNamesAccepted"));
+    }
+
+    #[test]
+    fn a_definition_whose_webhook_has_no_readable_authority_is_not_established() {
+        let mut one = definition("widgets", "Widget");
+        let with = |bundle: &str| json!({"strategy": "Webhook", "webhook": {"clientConfig": {"caBundle": STANDARD.encode(bundle)}}});
+        one["spec"]["conversion"] = with("no certificate");
+        let made = accept(&one, &[&one], DateTime::default()).unwrap();
+        assert_eq!(condition(&made, "Established"), ("False", "InvalidCABundle"));
+        let mut mended = made.clone();
+        mended["spec"]["conversion"] = with(" \n");
+        let made = accept(&mended, &[&mended], DateTime::default()).unwrap();
+        assert_eq!(condition(&made, "Established"), ("True", "InitialNamesAccepted"));
+        let certificate = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            STANDARD.encode([0x30; 40])
+        );
+        assert!(is_bundle(&STANDARD.encode(&certificate)));
+        assert!(!is_bundle(&STANDARD.encode(certificate.replace("-----END", "END"))));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use apimachinery::{FieldPath, Object, meta, names as dns, openapi};
 use serde_json::Value;
 
-use super::names;
+use super::{conversion, names};
 use crate::{
     checks::{Checks, path},
     object::{at, flag, has, list, text},
@@ -52,6 +52,11 @@ pub fn change(new: &Object, old: &Object, subresource: &str) -> Checks {
     if names::is_true(old, "Established") {
         checks.immutable(new, old, "spec.scope");
         checks.immutable(new, old, "spec.names.kind");
+    }
+    if names::is_true(old, "Established") && !names::has_bad_bundle(old) && names::has_bad_bundle(new) {
+        let at = path("spec.conversion.webhookClientConfig.caBundle");
+        let bundle = text(new, "spec.conversion.webhook.clientConfig.caBundle");
+        checks.invalid(&at, bundle, "unable to load root certificates: unable to parse bytes as PEM block");
     }
     checks.immutable(new, old, "spec.group");
     checks.immutable(new, old, "spec.names.plural");
@@ -122,7 +127,7 @@ fn spec(checks: &mut Checks, spec: &Value) {
             selectable(checks, first, &here.child("selectableFields"));
         }
     }
-    conversion(checks, spec, &here.child("conversion"));
+    conversion::check(checks, &spec["conversion"], &here.child("conversion"));
 }
 
 fn versions(checks: &mut Checks, spec: &Value, all: &[Value], here: &FieldPath, one_schema: bool) {
@@ -342,45 +347,5 @@ fn selectable(checks: &mut Checks, version: &Value, here: &FieldPath) {
     }
     if seen.len() > MOST_SELECTABLE {
         checks.errors.push(apimachinery::FieldError::too_many(here, seen.len(), MOST_SELECTABLE));
-    }
-}
-
-fn conversion(checks: &mut Checks, spec: &Value, here: &FieldPath) {
-    let conversion = &spec["conversion"];
-    if conversion.is_null() {
-        return;
-    }
-    let strategy = text(conversion, "strategy");
-    checks.required_one_of(&here.child("strategy"), strategy, &["None", "Webhook"]);
-    let webhook = &conversion["webhook"];
-    if strategy == "Webhook" {
-        let client = &webhook["clientConfig"];
-        let at = here.child("webhookClientConfig");
-        if client.is_null() {
-            checks.required(&at, "required when strategy is set to Webhook");
-        } else if has(client, "url") == has(client, "service") {
-            checks.required(&at, "exactly one of url or service is required");
-        }
-        let known = list(webhook, "conversionReviewVersions");
-        let at = here.child("conversionReviewVersions");
-        if known.is_empty() {
-            checks.required(&at, "");
-        } else if !known.iter().any(|v| v == "v1" || v == "v1beta1") {
-            checks.invalid(&at, known.to_vec(), "must include at least one of v1, v1beta1");
-        }
-        // One version needs no conversion, so nothing is lost.
-        if list(spec, "versions").len() > 1 {
-            let words = "conversion webhooks are not called by this server yet: serve one version, or versions that differ only in fields that may be dropped with strategy None";
-            checks.forbidden(&here.child("strategy"), words);
-        }
-    } else {
-        if has(webhook, "clientConfig") {
-            let words = "should not be set when strategy is not set to Webhook";
-            checks.forbidden(&here.child("webhookClientConfig"), words);
-        }
-        if !list(webhook, "conversionReviewVersions").is_empty() {
-            let words = "should not be set when strategy is not set to Webhook";
-            checks.forbidden(&here.child("conversionReviewVersions"), words);
-        }
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cells::name,
     checks::{Checks, path},
-    object::{at, entries, list, set, text},
+    object::{at, list, set, text},
     resource::Strategy,
 };
 

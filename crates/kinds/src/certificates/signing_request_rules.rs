@@ -199,8 +199,9 @@ fn check_decision(checks: &mut Checks, new: &Value, old: &Value) {
         APPROVALS.into_iter().all(is)
     };
     if both(new) && !both(old) {
-        let members = APPROVALS.map(|kind| format!("conditions[{{\"type\": {kind:?}}}]")).join(", ");
-        let detail = format!("must specify at most one of: {members}");
+        let members = APPROVALS.map(|kind| format!("conditions[{{\"type\": {kind:?}}}]"));
+        let detail = format!("must specify at most one of: `{}`", members.join("`, `"));
+        let members = members.join(", ");
         checks.invalid(&path("status").child("conditions"), format!("{{{members}}}"), &detail);
     }
 }

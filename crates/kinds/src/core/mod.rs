@@ -20,7 +20,7 @@ mod volumes;
 use crate::{declare::Declarer, resource::NameRule};
 
 pub use event::{CoreEvent, GroupEvent};
-pub use volume_rules::check_claim_spec;
+pub use volume_rules::{check_claim_spec, check_inline_volume};
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("v1", "configmaps").strategy(config::ConfigMap);
@@ -35,7 +35,7 @@ pub fn declare(to: &mut Declarer<'_>) {
         .resource("v1", "events")
         .created_by_update()
         .behaves(|b| b.ttl_seconds = Some(event::LIFETIME_SECONDS))
-        .select_at("source", "source.component", "")
+        .select_at("source", "source.component|reportingComponent", "")
         .select_at("reportingComponent", "reportingComponent", "");
     ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"]
         .iter()
@@ -75,7 +75,7 @@ pub fn declare(to: &mut Declarer<'_>) {
         .select_at("status.podIPs", "status.podIP", "")
         .select("status.nominatedNodeName", "")
         .strategy(pod::Pod);
-    to.resource("v1", "podtemplates").returns_deleted().strategy(replication::PodTemplate);
+    to.resource("v1", "podtemplates").returns_deleted().tracks_content().strategy(replication::PodTemplate);
     to.resource("v1", "replicationcontrollers")
         .tracks_spec()
         .behaves(|b| b.orphans_by_default = true)

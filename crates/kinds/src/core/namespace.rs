@@ -17,8 +17,9 @@ pub struct Namespace;
 const FINALIZER: &str = "kubernetes";
 
 fn check_finalizers(checks: &mut Checks, object: &Value) {
-    let path = path("spec").child("finalizers");
-    for finalizer in list(object, "spec.finalizers").iter().filter_map(Value::as_str) {
+    let finalizers = list(object, "spec.finalizers").iter().filter_map(Value::as_str);
+    for (index, finalizer) in finalizers.enumerate() {
+        let path = path("spec").child("finalizers").index(index);
         checks.each(&path, finalizer, names::is_qualified_name(finalizer));
         if !finalizer.contains('/') && !matches!(finalizer, FINALIZER | "orphan" | "foregroundDeletion") {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";

@@ -22,13 +22,13 @@ impl Strategy for Pod {
         default_pod(object);
     }
 
-    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+    fn prepare_create(&self, object: &mut Object, now: DateTime<Utc>) {
         let mut status = json!({"phase": "Pending"});
         if !list(object, "spec.schedulingGates").is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
-                "lastProbeTime": null, "lastTransitionTime": null,
+                "lastProbeTime": null, "lastTransitionTime": apimachinery::time::format_time(now),
             }]);
         }
         status["qosClass"] = quality_of_service(at(object, "spec")).into();

@@ -195,6 +195,40 @@ pub fn check_volume(object: &Value) -> Vec<FieldError> {
     })
 }
 
+/// The spec of a volume that stands in a VolumeAttachment: a CSI volume that belongs to nobody.
+pub fn check_inline_volume(checks: &mut Checks, spec: &Value, path: &FieldPath) {
+    const INLINE: &str = "in the context of inline volumes";
+    if has(spec, "claimRef") {
+        checks.forbidden(&path.child("claimRef"), &format!("may not be specified {INLINE}"));
+    }
+    if entries(spec, "capacity").next().is_some() {
+        checks.forbidden(&path.child("capacity"), &format!("may not be specified {INLINE}"));
+    }
+    if !has(spec, "csi") {
+        checks.required(&path.child("csi"), &format!("has to be specified {INLINE}"));
+    }
+    let modes = list(spec, "accessModes");
+    if modes.is_empty() {
+        checks.required(&path.child("accessModes"), "");
+    }
+    check_access_modes(checks, modes, &path.child("accessModes"));
+    if !matches!(text(spec, "persistentVolumeReclaimPolicy"), "" | "Retain") {
+        let detail = format!("may only be Retain {INLINE}");
+        checks.forbidden(&path.child("persistentVolumeReclaimPolicy"), &detail);
+    }
+    if has(spec, "nodeAffinity") {
+        checks.forbidden(&path.child("nodeAffinity"), &format!("may not be specified {INLINE}"));
+    }
+    check_volume_source(checks, spec, path);
+    if !text(spec, "storageClassName").is_empty() {
+        checks.forbidden(&path.child("storageClassName"), &format!("may not be specified {INLINE}"));
+    }
+    if !matches!(text(spec, "volumeMode"), "" | "Filesystem") {
+        let detail = format!("may not specify volumeMode other than Filesystem {INLINE}");
+        checks.forbidden(&path.child("volumeMode"), &detail);
+    }
+}
+
 fn check_volume_source(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     let mut found = false;
     for name in SOURCES {

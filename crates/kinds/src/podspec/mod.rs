@@ -20,8 +20,10 @@ mod warnings;
 
 pub use containers::check_image_space;
 pub use defaults::{default_pod, default_template};
-pub use resources::{check_container_name, check_name, is_overcommitted, quality_of_service, quantity_value};
+pub use resources::{
+    check_container_name, check_name, check_overhead, is_overcommitted, quality_of_service, quantity_value,
+};
 pub use rules::{Place, check_pod_annotations, check_spec, check_template};
-pub use scheduling::check_node_selector;
+pub use scheduling::{check_node_selector, check_tolerations};
 pub use update::{check_ephemeral_update, check_resize, check_update};
 pub use warnings::{changed_template_warnings, job_warnings, name_warnings, pod_warnings};

@@ -17,9 +17,18 @@ use crate::facts::{TABLE, Table};
 /// The first bytes of the envelope.
 pub const MAGIC: &[u8] = b"k8s\0";
 
+/// What the fields hold that may hold a schema or something else.
+const SCHEMA: &str = "apiextensions.v1.JSONSchemaProps";
+
 fn table() -> &'static Table<'static> {
     static PARSED: OnceLock<Table<'static>> = OnceLock::new();
     PARSED.get_or_init(|| Table::parse(TABLE))
+}
+
+/// Whether upstream knows an object of this kind.
+#[must_use]
+pub fn is_registered(api_version: &str, kind: &str) -> bool {
+    type_name(api_version, kind).is_some()
 }
 
 /// `apps/v1 Deployment` → `apps.v1.Deployment`
@@ -33,4 +42,35 @@ fn type_name(api_version: &str, kind: &str) -> Option<String> {
     [format!("{group}.{version}.{kind}"), format!("meta.v1.{kind}")]
         .into_iter()
         .find(|name| table().type_of(name).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_schema_or_something_else_comes_back_as_it_was() {
+        let string = json!({"type": "string"});
+        let schemas = json!({
+            "type": "object",
+            "properties": {
+                "list": {"type": "array", "items": string},
+                "tuple": {"type": "array", "items": [string, {"type": "integer"}], "additionalItems": false},
+                "map": {"type": "object", "additionalProperties": string},
+                "open": {"type": "object", "additionalProperties": true},
+            },
+            "dependencies": {"a": ["b", "c"], "d": string},
+            "default": {"x": [1, null]},
+        });
+        let version =
+            json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schemas}});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "a.b.c"}, "spec": {"group": "b.c", "versions": [version]},
+        });
+        let bytes =
+            super::encode(&definition, "apiextensions.k8s.io/v1", "CustomResourceDefinition").unwrap();
+        let back = super::decode(&bytes).unwrap();
+        assert_eq!(back["spec"]["versions"][0]["schema"], version["schema"]);
+    }
 }

@@ -5,7 +5,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
 use super::{
-    MAGIC, table, type_name,
+    MAGIC, SCHEMA, table, type_name,
     wire::{Wire, last, message},
 };
 use crate::facts::FieldFacts;
@@ -139,8 +139,24 @@ fn read_value(kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, String>
             Some(raw) => serde_json::from_slice(raw.bytes()?).map_err(|e| e.to_string())?,
             None => Value::Null,
         },
+        "schemaorlist" | "schemaorbool" | "schemaorstrings" => read_choice(kind, wire.bytes()?, depth)?,
         name => read_type(name, wire.bytes()?, depth - 1)?,
     })
+}
+
+/// Where JSON has a schema or something else, the message has a field for each.
+fn read_choice(kind: &str, bytes: &[u8], depth: usize) -> Result<Value, String> {
+    let fields = message(bytes)?;
+    let schema = if kind == "schemaorbool" { 2 } else { 1 };
+    if let Some(wire) = last(&fields, schema) {
+        return read_value(SCHEMA, wire, depth);
+    }
+    if kind == "schemaorbool" {
+        return Ok((last(&fields, 1).map(Wire::number).transpose()?.unwrap_or(0) != 0).into());
+    }
+    let item = if kind == "schemaorlist" { SCHEMA } else { "string" };
+    let items = fields.iter().filter(|(tag, _)| *tag == 2);
+    items.map(|(_, wire)| read_value(item, *wire, depth)).collect()
 }
 
 fn read_time(bytes: &[u8], micro: bool) -> Result<Value, String> {

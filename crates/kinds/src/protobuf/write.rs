@@ -8,7 +8,7 @@ use chrono::DateTime;
 use serde_json::{Map, Value};
 
 use super::{
-    MAGIC, table, type_name,
+    MAGIC, SCHEMA, table, type_name,
     wire::{put_bytes, put_double, put_number},
 };
 use crate::facts::FieldFacts;
@@ -259,7 +259,33 @@ fn write_value(out: &mut Vec<u8>, tag: u64, kind: &str, value: &Value) {
             }
             put_bytes(out, tag, &inner);
         }
+        "schemaorlist" | "schemaorbool" | "schemaorstrings" => {
+            let mut inner = Vec::new();
+            write_choice(&mut inner, kind, value);
+            put_bytes(out, tag, &inner);
+        }
         name => put_message(out, tag, name, value),
+    }
+}
+
+/// Where JSON has a schema or something else, the message has a field for each.
+fn write_choice(out: &mut Vec<u8>, kind: &str, value: &Value) {
+    match kind {
+        "schemaorbool" => {
+            put_number(out, 1, u64::from(value.as_bool().unwrap_or(value.is_object())));
+            if value.is_object() {
+                write_value(out, 2, SCHEMA, value);
+            }
+        }
+        _ if value.is_object() => write_value(out, 1, SCHEMA, value),
+        _ => {
+            let item = if kind == "schemaorlist" { SCHEMA } else { "string" };
+            value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(|item_value| write_value(out, 2, item, item_value));
+        }
     }
 }
 

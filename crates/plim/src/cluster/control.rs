@@ -199,11 +199,9 @@ impl Control {
         });
         let volumes = std::path::absolute(data.folder("volumes")?)?;
         let key = data.read("pki/ca.key")?.context("pki/ca.key is missing: restore it from a backup")?;
-        let authority = controllers::certificates::authority::Authority::from_pem(
-            &self.authority.certificate,
-            &key,
-        )
-        .map_err(anyhow::Error::msg)?;
+        let authority =
+            controllers::certificates::authority::Authority::from_pem(&self.authority.certificate, &key)
+                .map_err(anyhow::Error::msg)?;
         let settings = controllers::cluster_loops::Settings {
             ca: self.authority.certificate.clone(),
             authority: Some(authority),

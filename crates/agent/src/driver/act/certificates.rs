@@ -245,7 +245,7 @@ fn key(kind: &str) -> Result<KeyPair, String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
 
@@ -254,7 +254,9 @@ mod tests {
             type_: kind.to_owned(),
             status: "True".to_owned(),
             reason: "Because".to_owned(),
-            ..Condition::default()
+            message: String::new(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
         };
         PodCertificateRequestStatus { conditions: Some(vec![condition]), ..Default::default() }
     }

@@ -58,7 +58,9 @@ impl NodeConnector for Webhooks {
             Tls::Verified { .. } => {
                 return Err(ApiError::internal("x509: certificate signed by unknown authority"));
             }
-            Tls::Plain | Tls::Unverified => return Err(ApiError::internal("not verified")),
+            Tls::Plain | Tls::Unverified | Tls::UnverifiedAs(_) => {
+                return Err(ApiError::internal("not verified"));
+            }
         }
         let place = request.uri().to_string();
         let path = request.uri().path().to_owned();

@@ -197,3 +197,28 @@ async fn a_configuration_counts_from_the_moment_it_is_written() {
     let made = cluster.create(MAPS, &map("o", json!({"start": "yes"}))).await.ok();
     assert_eq!(made["data"].get("stage-1"), None);
 }
+
+#[tokio::test]
+async fn a_command_in_a_pod_is_run_as_a_webhook_changes_it() {
+    let webhooks = Webhooks::new(|_, _| {
+        patch(&json!([
+            {"op": "replace", "path": "/command", "value": ["echo", "a b"]},
+            {"op": "add", "path": "/container", "value": "two"},
+        ]))
+    });
+    let cluster = webhooks.cluster().await;
+    account(&cluster).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    cluster.create("/api/v1/nodes", &node).await.ok();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "containers": [{"name": "one", "image": "i"}, {"name": "two", "image": "i"}]},
+    });
+    cluster.create("/api/v1/namespaces/default/pods", &pod).await.ok();
+    configure(&cluster, "Mutating", "c", json!([webhook("c", rule(&["CONNECT"], &["pods/exec"]))])).await;
+    let upgrade = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1")];
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=sh&container=one&stdout=true";
+    let answer = cluster.send("POST", path, &upgrade, "").await;
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "kubelet /exec/default/p/two?output=1&command=echo&command=a+b");
+}

@@ -287,3 +287,28 @@ async fn a_dry_run_is_told_to_webhooks_that_say_they_do_nothing_then() {
     let request = webhooks.requests().pop().unwrap();
     assert_eq!((&request["dryRun"], &request["options"]["dryRun"]), (&json!(true), &json!(["All"])));
 }
+
+#[tokio::test]
+async fn a_dry_run_is_refused_where_a_webhook_may_do_something() {
+    use store::Store as _;
+    let webhooks = Webhooks::new(|_, _| allow());
+    let cluster = webhooks.cluster().await;
+    let hook = with(webhook("dry", maps(&["CREATE"])), json!({"failurePolicy": "Ignore"}));
+    configure(&cluster, "Validating", "c", json!([hook])).await;
+    // As it was stored by a version that let this be written.
+    let key = "/registry/admissionregistration.k8s.io/validatingwebhookconfigurations/c";
+    let entry = cluster.store.get(key).unwrap();
+    let text = String::from_utf8(entry.value.to_vec()).unwrap();
+    let value = text.replace(r#""sideEffects":"None""#, r#""sideEffects":"Some""#);
+    assert_ne!(value, text);
+    let expect = store::Expect::At(entry.modified);
+    let put = store::Op::Put { key: entry.key.clone(), value: value.into(), revision_at: None, expect };
+    cluster.store.commit(vec![put]).await.unwrap();
+    assert_eq!(
+        cluster.create(&format!("{MAPS}?dryRun=All"), &map("m", json!({}))).await.refused(),
+        (400, "admission webhook \"dry.example.com\" does not support dry run".to_owned())
+    );
+    assert_eq!(webhooks.paths(), [""; 0]);
+    cluster.create(MAPS, &map("m", json!({}))).await.ok();
+    assert_eq!(webhooks.paths(), ["/dry"]);
+}
