@@ -17,6 +17,7 @@ mod body_kind;
 mod catalogue;
 mod companions;
 mod config;
+mod containment;
 mod custom;
 mod discovery;
 mod encoding;
@@ -49,6 +50,7 @@ mod webhooks;
 
 pub use body::{Body, RequestBody};
 pub use config::{ClientIdentity, Config, NodeConnector, Tls};
+pub use containment::contained;
 pub use reader::StoreReader;
 pub use server::{ApiService, ClientCertificates, Server, extract};
 

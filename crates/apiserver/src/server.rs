@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::Future,
-    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
@@ -29,7 +28,7 @@ use crate::{
     catalogue::{Catalogue, Served},
     companions::Turns,
     config::Config,
-    custom,
+    containment, custom,
     flow::{self, Flow},
     impersonation,
     metrics::{Labels, Metrics},
@@ -334,9 +333,8 @@ async fn guarded(
         if write { WRITE_DEADLINE } else { DEADLINE }.min(asked.filter(|d| !d.is_zero()).unwrap_or(DEADLINE));
     let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
     let patience = (!unlimited).then_some(limit);
-    let work = AssertUnwindSafe(pipeline(inner, call, body, identity, certificates, patience))
-        .catch_unwind()
-        .map(|done| {
+    let work =
+        containment::contain(pipeline(inner, call, body, identity, certificates, patience)).map(|done| {
             done.unwrap_or_else(|panic| {
                 let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
                 let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

@@ -114,8 +114,14 @@ impl Cluster {
         const API: &str = "/apis/rbac.authorization.k8s.io/v1";
         let name = format!("{}-{}", user.name.replace(':', "-"), self.store.revision());
         let (base, kinds, plurals) = match namespace {
-            "" => (API.to_owned(), ["ClusterRole", "ClusterRoleBinding"], ["clusterroles", "clusterrolebindings"]),
-            _ => (format!("{API}/namespaces/{namespace}"), ["Role", "RoleBinding"], ["roles", "rolebindings"]),
+            "" => (
+                API.to_owned(),
+                ["ClusterRole", "ClusterRoleBinding"],
+                ["clusterroles", "clusterrolebindings"],
+            ),
+            _ => {
+                (format!("{API}/namespaces/{namespace}"), ["Role", "RoleBinding"], ["roles", "rolebindings"])
+            }
         };
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kinds[0], "metadata": {"name": name},

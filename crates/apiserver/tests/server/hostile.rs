@@ -45,10 +45,26 @@ async fn a_path_that_climbs_shows_nothing_of_its_neighbours() {
     let own = cluster.ask_as(&eve, "GET", "/api/v1/namespaces/a/secrets", &[], "").await;
     assert_eq!(own.code, 200, "she may look at her own");
     for namespace in [
-        "..", ".", "%2e%2e", "%2e", "%2E%2E", "..%2fdefault", "a%2f..%2fdefault", "a/../default", "a%00", "",
-        "a%2f%2e%2e%2fdefault", "*", "%2a", "a/", "/default", "default%2f..%2fdefault", "%c0%ae%c0%ae",
+        "..",
+        ".",
+        "%2e%2e",
+        "%2e",
+        "%2E%2E",
+        "..%2fdefault",
+        "a%2f..%2fdefault",
+        "a/../default",
+        "a%00",
+        "",
+        "a%2f%2e%2e%2fdefault",
+        "*",
+        "%2a",
+        "a/",
+        "/default",
+        "default%2f..%2fdefault",
+        "%c0%ae%c0%ae",
     ] {
-        for rest in ["secrets", "secrets?watch=1&timeoutSeconds=1", "secrets/treasure", "secrets/../secrets"] {
+        for rest in ["secrets", "secrets?watch=1&timeoutSeconds=1", "secrets/treasure", "secrets/../secrets"]
+        {
             let path = format!("/api/v1/namespaces/{namespace}/{rest}");
             let answer = cluster.ask_as(&eve, "GET", &path, &[], "").await;
             assert!(!shows(&answer, "treasure"), "{path}: {}", String::from_utf8_lossy(&answer.body));
@@ -67,7 +83,8 @@ async fn a_path_that_climbs_shows_nothing_of_its_neighbours() {
     }
     assert_eq!(cluster.get(&format!("{SECRETS}/treasure")).await.code, 200, "it is still there");
     for namespace in ["..", ".", "%2e%2e"] {
-        let made = cluster.create(&format!("/api/v1/namespaces/{namespace}/configmaps"), &named("ConfigMap", "x"));
+        let made =
+            cluster.create(&format!("/api/v1/namespaces/{namespace}/configmaps"), &named("ConfigMap", "x"));
         assert!(made.await.code >= 400, "nothing is made in {namespace}");
     }
 }
@@ -139,7 +156,9 @@ async fn everything_in_a_namespace_is_nothing_of_the_cluster() {
 #[tokio::test]
 async fn documents_without_end_are_refused_and_soon() {
     let cluster = Cluster::new().await;
-    let mut bomb = String::from("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    let mut bomb = String::from(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n",
+    );
     for level in 1..12 {
         let before = vec![format!("*a{}", level - 1); 10].join(",");
         let _ = writeln!(bomb, "a{level}: &a{level} [{before}]");
@@ -151,10 +170,18 @@ async fn documents_without_end_are_refused_and_soon() {
     for (method, path, kind, body) in [
         ("POST", MAPS, yaml, bomb.clone()),
         ("POST", MAPS, yaml, format!("{object}{}}}", deep("[", "]"))),
-        ("POST", MAPS, yaml, format!("a:\n{}", (0..2000).fold(String::new(), |mut text, depth| {
-            let _ = writeln!(text, "{:1$}a:", "", depth + 1);
-            text
-        }))),
+        (
+            "POST",
+            MAPS,
+            yaml,
+            format!(
+                "a:\n{}",
+                (0..2000).fold(String::new(), |mut text, depth| {
+                    let _ = writeln!(text, "{:1$}a:", "", depth + 1);
+                    text
+                })
+            ),
+        ),
         ("POST", MAPS, json, format!("{object}{}}}", deep("[", "]"))),
         ("POST", MAPS, json, format!("{object}{}}}", deep(r#"{"a":"#, "}"))),
         ("POST", MAPS, json, format!("{object}{}", "[".repeat(1_000_000))),
@@ -180,7 +207,8 @@ async fn documents_without_end_are_refused_and_soon() {
 async fn a_body_larger_than_three_mebibytes_is_refused_by_its_length_and_by_its_bytes() {
     let cluster = Cluster::new().await;
     let padded = |length: usize| {
-        let empty = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}}).to_string();
+        let empty =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}}).to_string();
         format!("{empty}{}", " ".repeat(length - empty.len()))
     };
     let post = async |body: String| {
@@ -221,4 +249,95 @@ async fn a_compressed_body_is_not_inflated() {
     let response = cluster.send("POST", MAPS, &[("content-encoding", "gzip")], zipped).await;
     assert!((400..500).contains(&response.status().as_u16()), "{}", response.status());
     assert_eq!(cluster.get(&format!("{MAPS}/zipped")).await.code, 404);
+}
+
+#[tokio::test]
+async fn objects_with_very_long_lists_are_judged_in_good_time() {
+    const MANY: usize = 15_000;
+    let cluster = Cluster::new().await;
+    crate::cluster::account(&cluster).await;
+    let list = |item: &dyn Fn(usize) -> Value| Value::Array((0..MANY).map(item).collect());
+    let container = |n: usize| json!({"name": format!("c{n}"), "image": "i"});
+    let spec = |field: &str, value: Value| {
+        let mut spec = json!({"containers": [container(0)]});
+        spec[field] = value;
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "long"}, "spec": spec})
+    };
+    let within = |field: &str, value: Value| {
+        let mut one = container(0);
+        one[field] = value;
+        spec("containers", json!([one]))
+    };
+    let volumes = list(&|n| json!({"name": format!("v{n}"), "emptyDir": {}}));
+    let mounts = list(&|n| json!({"name": format!("v{n}"), "mountPath": format!("/m/{n}")}));
+    let mut both = within("volumeMounts", mounts);
+    both["spec"]["volumes"] = volumes;
+    let pods = "/api/v1/namespaces/default/pods";
+    let services = "/api/v1/namespaces/default/services";
+    let ports = list(&|n| json!({"name": format!("p{n}"), "port": n + 1, "targetPort": format!("p{n}")}));
+    for (path, object) in [
+        (pods, both),
+        (pods, spec("containers", list(&container))),
+        (pods, spec("initContainers", list(&container))),
+        (pods, within("env", list(&|n| json!({"name": format!("E{n}"), "value": "x"})))),
+        (
+            pods,
+            within(
+                "ports",
+                list(&|n| json!({"name": format!("p{n}"), "containerPort": n + 1, "hostPort": n + 1})),
+            ),
+        ),
+        (pods, spec("tolerations", list(&|n| json!({"key": format!("k{n}"), "operator": "Exists"})))),
+        (pods, spec("hostAliases", list(&|n| json!({"ip": "10.0.0.1", "hostnames": [format!("h{n}")]})))),
+        (pods, spec("imagePullSecrets", list(&|n| json!({"name": format!("s{n}")})))),
+        (
+            pods,
+            spec(
+                "topologySpreadConstraints",
+                list(&|n| {
+                    json!({
+            "maxSkew": 1, "topologyKey": format!("k{n}"), "whenUnsatisfiable": "DoNotSchedule"})
+                }),
+            ),
+        ),
+        (
+            services,
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "long"}, "spec": {"ports": ports}}),
+        ),
+        (
+            "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
+            json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "long"},
+                "spec": {"rules": list(&|n| json!({"host": format!("h{n}.example.com")})), "tls": list(&|n| json!({"hosts": [format!("h{n}.a")]}))},
+            }),
+        ),
+        (
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "long"}, "addressType": "IPv4",
+                "endpoints": list(&|n| json!({"addresses": [format!("10.0.{}.{}", n / 250, n % 250)]})),
+            }),
+        ),
+    ] {
+        let (begun, kind) = (Instant::now(), object["kind"].clone());
+        let answer = cluster.create(path, &object).await;
+        assert!(
+            matches!(answer.code, 201 | 403 | 422),
+            "{kind}: {} after {:?}",
+            answer.code,
+            begun.elapsed()
+        );
+        assert!(begun.elapsed() < SOON, "{kind}: {:?}", begun.elapsed());
+        if answer.code == 201 {
+            cluster
+                .ask_as(
+                    &user("admin", "system:masters"),
+                    "DELETE",
+                    &format!("{path}/long?gracePeriodSeconds=0"),
+                    &[],
+                    "",
+                )
+                .await;
+        }
+    }
 }

@@ -23,7 +23,8 @@ async fn two_nodes() -> Cluster {
     .await;
     account(&cluster).await;
     for name in ["one", "two"] {
-        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"team": "a"}}});
+        let object =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"team": "a"}}});
         cluster.create("/api/v1/nodes", &object).await.ok();
         let volume = json!({"name": "s", "secret": {"secretName": format!("of-{name}")}});
         let pod = json!({
@@ -31,7 +32,8 @@ async fn two_nodes() -> Cluster {
             "spec": {"nodeName": name, "volumes": [volume], "containers": [{"name": "c", "image": "i"}]},
         });
         cluster.create(PODS, &pod).await.ok();
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("of-{name}")}});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("of-{name}")}});
         cluster.create("/api/v1/namespaces/default/secrets", &secret).await.ok();
     }
     cluster
@@ -50,7 +52,10 @@ async fn a_node_changes_itself_within_bounds_and_nothing_of_others() {
         ("/api/v1/nodes/one", json!({"metadata": {"ownerReferences": owner}})),
         ("/api/v1/nodes/one/status", json!({"metadata": {"ownerReferences": owner}})),
         ("/api/v1/nodes/one", json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}})),
-        ("/api/v1/nodes/one/status", json!({"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}})),
+        (
+            "/api/v1/nodes/one/status",
+            json!({"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}}),
+        ),
         ("/api/v1/nodes/one", json!({"spec": {"taints": taint}})),
         ("/api/v1/nodes/two", json!({"metadata": {"labels": {"team": "b"}}})),
         ("/api/v1/nodes/two/status", json!({"status": {"phase": "Running"}})),
@@ -142,8 +147,13 @@ async fn a_mirror_pod_gives_its_node_no_secret() {
     let secret = json!([{"name": "s", "secret": {"secretName": "of-two"}}]);
     let refused = cluster.ask_as(&node("one"), "POST", PODS, &[], mirror(secret)).await.refused();
     assert_eq!(refused.0, 403);
-    assert!(refused.1.ends_with("can not create pods that reference secrets (via secret volumes)"), "{}", refused.1);
-    let claims = cluster.ask_as(&node("one"), "GET", "/api/v1/namespaces/default/secrets/of-two", &[], "").await;
+    assert!(
+        refused.1.ends_with("can not create pods that reference secrets (via secret volumes)"),
+        "{}",
+        refused.1
+    );
+    let claims =
+        cluster.ask_as(&node("one"), "GET", "/api/v1/namespaces/default/secrets/of-two", &[], "").await;
     assert_eq!(claims.code, 403);
     let host = json!([{"name": "h", "hostPath": {"path": "/etc"}}]);
     cluster.ask_as(&node("one"), "POST", PODS, &[], mirror(host)).await.ok();
@@ -174,7 +184,8 @@ async fn admission_compares_with_what_is_stored_whatever_the_request_says() {
     for path in ["/api/v1/nodes/two", "/api/v1/nodes/two/status"] {
         let (put, merged) = (cluster.update(path, &changed).await, cluster.merge(path, &relabelled).await);
         for answer in [put, merged] {
-            let kept = answer.code == 422 || answer.code < 300 && answer.json()["metadata"]["labels"]["team"] == "a";
+            let kept =
+                answer.code == 422 || answer.code < 300 && answer.json()["metadata"]["labels"]["team"] == "a";
             assert!(kept, "{path}: {} {:#}", answer.code, answer.json());
         }
     }

@@ -108,9 +108,12 @@ async fn leave_to_read_is_no_leave_to_run_commands() {
 
 #[tokio::test]
 async fn this_machines_own_addresses_are_not_dialled_for_others() {
-    for address in ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1"] {
+    for address in
+        ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1"]
+    {
         let (cluster, outside) = at(address, 200).await;
-        for path in [&format!("{POD}/proxy/"), &format!("{POD}:8080/proxy/"), "/api/v1/nodes/n1:2379/proxy/"] {
+        for path in [&format!("{POD}/proxy/"), &format!("{POD}:8080/proxy/"), "/api/v1/nodes/n1:2379/proxy/"]
+        {
             let (code, message) = cluster.get(path).await.refused();
             assert_eq!((code, message.as_str()), (400, "address not allowed"), "{address} {path}");
         }
@@ -137,11 +140,12 @@ async fn a_redirect_of_a_node_is_not_followed() {
 /// One connection of a client, spoken to in HTTP/1.1 byte by byte.
 async fn connection(cluster: &Cluster, user: UserInfo) -> DuplexStream {
     let (client, server) = tokio::io::duplex(1 << 16);
-    let service = cluster.server.service().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-        // As the listener does once it knows who asks.
-        request.extensions_mut().insert(user.clone());
-        request
-    });
+    let service =
+        cluster.server.service().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            // As the listener does once it knows who asks.
+            request.extensions_mut().insert(user.clone());
+            request
+        });
     let serving = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(server), TowerToHyperService::new(service))
         .with_upgrades();
@@ -168,7 +172,8 @@ async fn after_an_upgrade_that_failed_the_connection_is_the_servers_again() {
         let (cluster, outside) = at("10.0.0.9", code).await;
         let mut client = connection(&cluster, user("admin", "system:masters")).await;
         let upgrade: String = UPGRADE.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
-        let exec = format!("GET {POD}/exec?command=id&stdout=1&container=c HTTP/1.1\r\nhost: a\r\n{upgrade}\r\n");
+        let exec =
+            format!("GET {POD}/exec?command=id&stdout=1&container=c HTTP/1.1\r\nhost: a\r\n{upgrade}\r\n");
         // The second request follows at once, as an attacker would send it to a node that listens still.
         let next = "GET /api/v1/namespaces/default/configmaps/none HTTP/1.1\r\nhost: a\r\n\r\n";
         client.write_all(format!("{exec}{next}").as_bytes()).await.unwrap();

@@ -64,7 +64,8 @@ async fn a_thousand_watchers_go_on_behind_what_each_has_seen() {
         let (cluster, revisions) = (&cluster, &revisions);
         async move {
             let seen = watcher % 10;
-            let missed: Vec<String> = (seen + 1..10).map(|n| format!("m{n}")).chain(["after".to_owned()]).collect();
+            let missed: Vec<String> =
+                (seen + 1..10).map(|n| format!("m{n}")).chain(["after".to_owned()]).collect();
             assert_eq!(told(cluster, &revisions[seen], missed.len()).await, missed);
         }
     });
@@ -87,7 +88,8 @@ async fn a_watch_opened_exactly_where_history_was_cut_on_a_deletion_has_the_dele
             let path = format!("{MAPS}?watch=1&resourceVersion={from}");
             let mut body = cluster.send("GET", &path, &[], "").await.into_body();
             let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
-            let first: Value = serde_json::Deserializer::from_slice(&piece).into_iter().next().unwrap().unwrap();
+            let first: Value =
+                serde_json::Deserializer::from_slice(&piece).into_iter().next().unwrap().unwrap();
             let name = first["object"]["metadata"]["name"].as_str();
             match first["type"].as_str() {
                 // Too old for what is left: said so, not passed over.
@@ -96,7 +98,9 @@ async fn a_watch_opened_exactly_where_history_was_cut_on_a_deletion_has_the_dele
                     assert!(from < cut, "from {from} with history from {cut}: {first}");
                 }
                 Some("DELETED") => assert_eq!((from < deletion, name), (true, Some("gone")), "{first}"),
-                Some("ADDED") => assert_eq!((from, name), (deletion, Some("stays")), "from {from} after {cut}: a gap"),
+                Some("ADDED") => {
+                    assert_eq!((from, name), (deletion, Some("stays")), "from {from} after {cut}: a gap")
+                }
                 _ => panic!("{first}"),
             }
         }
@@ -118,7 +122,8 @@ async fn a_watcher_that_does_not_read_while_history_is_cut_gets_an_error_and_no_
     }
     cluster.store.compact(cluster.store.revision()).await.unwrap();
     let rest = body.collect().await.unwrap().to_bytes();
-    let events: Vec<Value> = serde_json::Deserializer::from_slice(&rest).into_iter().map(Result::unwrap).collect();
+    let events: Vec<Value> =
+        serde_json::Deserializer::from_slice(&rest).into_iter().map(Result::unwrap).collect();
     let names: Vec<_> = events.iter().filter_map(|e| e["object"]["metadata"]["name"].as_str()).collect();
     assert!(["third", "fourth"].starts_with(&names), "in order and without a gap: {events:?}");
     let last = events.last().unwrap();

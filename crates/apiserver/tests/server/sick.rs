@@ -73,7 +73,8 @@ async fn a_full_disk_refuses_writes_in_words_and_the_server_goes_on_when_there_i
     for _ in 0..3 {
         assert!(cluster.create(MAPS, &map(kept.len())).await.code >= 500, "again");
         let listed = cluster.get(MAPS).await.ok();
-        let shown: Vec<_> = listed["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()).collect();
+        let shown: Vec<_> =
+            listed["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()).collect();
         let mut sorted = kept.clone();
         sorted.sort();
         assert_eq!(json!(shown), json!(sorted), "reads go on, and show what was acknowledged");
@@ -83,6 +84,27 @@ async fn a_full_disk_refuses_writes_in_words_and_the_server_goes_on_when_there_i
     let first = cluster.merge(&format!("{MAPS}/m0"), &json!({"data": {"x": "short"}})).await.ok();
     assert_eq!(first["data"]["x"], "short");
     assert_eq!(cluster.get("/readyz").await.code, 200, "it says that it is well again");
+}
+
+/// Asked about the path `/boom`, it panics.
+struct Fragile;
+
+impl access::Authorizer for Fragile {
+    fn authorize(&self, request: &access::Attributes) -> access::Decision {
+        assert!(request.path != "/boom", "on purpose");
+        access::Decision::NoOpinion(String::new())
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_request_only() {
+    let cluster = Cluster::with(|config| config.authorizers.insert(0, Arc::new(Fragile))).await;
+    for method in ["GET", "POST"] {
+        let response = cluster.send(method, "/boom", &[], "").await;
+        assert_eq!(response.status(), 500, "{method}");
+        assert!(!apiserver::contained(), "nothing of it is left on this thread");
+        assert_eq!(cluster.get("/version").await.code, 200, "others go on");
+    }
 }
 
 /// How far the clock of the test below is off, in seconds.
@@ -117,9 +139,7 @@ async fn a_clock_that_jumps_an_hour_ends_what_has_ended_and_nothing_for_good() {
     };
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "jane");
-    let at = |minutes: i64| {
-        std::time::SystemTime::from(Utc::now() + TimeDelta::minutes(minutes)).into()
-    };
+    let at = |minutes: i64| std::time::SystemTime::from(Utc::now() + TimeDelta::minutes(minutes)).into();
     (params.not_before, params.not_after) = (at(-30), at(30));
     let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
     let shown = ClientCertificates(Arc::new(vec![certificate]));
