@@ -60,7 +60,7 @@ where
     });
     let mut builder = Builder::new(TokioExecutor::new());
     // The deadline of a head is the occupation's: hyper's would begin with the end of the request before.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_LIMIT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None::<Duration>).max_buf_size(HEAD_LIMIT);
     builder
         .http2()
         .timer(TokioTimer::new())

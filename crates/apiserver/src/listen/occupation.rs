@@ -30,9 +30,9 @@ struct State {
     idle: Instant,
     /// When bytes were written last; what was given out may still wait for a client that is slow to read.
     written: Instant,
-    /// When the first byte after the last request came: of the next one's head. Not used with HTTP/2, where other bytes
-    /// come too.
+    /// When the first byte after the last request came: of the next one's head.
     head: Option<Instant>,
+    /// Then bytes alone say nothing: they may be pings and their answers.
     http2: bool,
     /// See [`Occupation::discourage`].
     unwelcome: bool,
@@ -110,7 +110,10 @@ impl Occupation {
     }
 
     fn written(&self) {
-        self.state.lock().written = Instant::now();
+        let mut state = self.state.lock();
+        if !state.http2 {
+            state.written = Instant::now();
+        }
     }
 }
 
