@@ -36,7 +36,9 @@ pub(crate) async fn dispatch(
     let place_fits = match (namespaced, call.info.namespace.is_empty()) {
         (true, true) => !named,
         (true, false) => true,
-        (false, empty) => empty || &*served.resource.plural == "namespaces",
+        // Who may do something in one namespace is asked about that one, and must not get at another, or at all of them.
+        (false, true) => true,
+        (false, false) => &*served.resource.plural == "namespaces" && call.info.name == call.info.namespace,
     };
     if !place_fits {
         return if served.resource.builtin { Err(unknown_resource()) } else { Ok(not_found()) };
