@@ -43,6 +43,15 @@ pub(crate) async fn dispatch(
     if !place_fits {
         return if served.resource.builtin { Err(unknown_resource()) } else { Ok(not_found()) };
     }
+    // The old prefixes make a verb of their own of whatever method: nothing but a watch may be had by them, or leave to
+    // watch would be leave to write.
+    let old_way = match call.info.verb {
+        "watch" => call.method != Method::GET || !call.info.subresource.is_empty(),
+        verb => verb == "proxy",
+    };
+    if old_way {
+        return Ok(not_found());
+    }
     if !call.info.subresource.is_empty() {
         return subresource(inner, call, &served, body).await;
     }

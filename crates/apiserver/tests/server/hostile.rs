@@ -163,6 +163,43 @@ async fn everything_in_a_namespace_is_nothing_of_the_cluster() {
 }
 
 #[tokio::test]
+async fn leave_to_watch_is_no_leave_to_write() {
+    let cluster = Cluster::new().await;
+    crate::cluster::account(&cluster).await;
+    cluster.create(MAPS, &named("ConfigMap", "kept")).await.ok();
+    let eve = user("eve", "guests");
+    cluster.grant(&eve, "", &["get", "list", "watch", "proxy"], &["*"]).await;
+    let inside = "namespaces/default";
+    let token = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}"#;
+    let map = named("ConfigMap", "made").to_string();
+    for prefix in ["/api/v1/watch", "/api/v1/proxy"] {
+        for (method, path, body) in [
+            ("POST", format!("{inside}/serviceaccounts/default/token"), token),
+            ("POST", format!("{inside}/configmaps"), map.as_str()),
+            ("PUT", format!("{inside}/configmaps/kept"), map.as_str()),
+            ("PATCH", format!("{inside}/configmaps/kept"), r#"{"data":{"a":"b"}}"#),
+            ("DELETE", format!("{inside}/configmaps/kept"), ""),
+            ("DELETE", format!("{inside}/configmaps"), ""),
+            ("PUT", "namespaces/default/finalize".to_owned(), "{}"),
+            ("PUT", "namespaces/default/status".to_owned(), "{}"),
+            ("GET", "namespaces/default/status".to_owned(), ""),
+        ] {
+            let path = format!("{prefix}/{path}");
+            let headers = [(
+                "content-type",
+                if method == "PATCH" { "application/merge-patch+json" } else { "application/json" },
+            )];
+            let answer = cluster.ask_as(&eve, method, &path, &headers, body).await;
+            assert!(answer.code >= 400, "{method} {path}: {} {:#}", answer.code, answer.json());
+        }
+    }
+    let maps = cluster.get(MAPS).await.ok();
+    let names: Vec<_> =
+        maps["items"].as_array().unwrap().iter().map(|map| map["metadata"]["name"].clone()).collect();
+    assert!(names.contains(&json!("kept")) && !names.contains(&json!("made")), "{names:?}");
+}
+
+#[tokio::test]
 async fn documents_without_end_are_refused_and_soon() {
     let cluster = Cluster::new().await;
     cluster.create(MAPS, &named("ConfigMap", "deep")).await.ok();
