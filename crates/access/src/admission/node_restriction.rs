@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{ApiError, Object};
+use apimachinery::ApiError;
 use async_trait::async_trait;
 use serde_json::Value;
 

@@ -84,9 +84,11 @@ impl Occupation {
         self.reached(due).await
     }
 
-    /// Resolves when nothing is being answered, and nothing has been written, for `idle`.
+    /// Resolves when from now on nothing is being answered, and nothing has been written, for `idle`.
     pub(super) async fn quiet(&self, idle: Duration) {
-        self.reached(|state| (state.open == 0).then(|| (state.idle.max(state.written) + idle, ()))).await;
+        let begun = Instant::now();
+        let last = |state: &State| state.idle.max(state.written).max(begun);
+        self.reached(|state| (state.open == 0).then(|| (last(state) + idle, ()))).await;
     }
 
     /// Waits for the moment that `due` tells, and asks it again whenever something has changed.

@@ -7,6 +7,7 @@ use apiserver::{ApiService, Body, Config, Server};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use store::Store as _;
 use tower::Service as _;
 
 /// Everything of one test; gone with it.
@@ -194,7 +195,6 @@ impl Cluster {
 
     /// Asks again whenever something was committed until `path` answers what `wanted` likes.
     pub async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
-        use store::Store as _;
         let wait = async {
             loop {
                 let seen = self.store.revision();
