@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-down test lint bench conformance oracle doc facts clean
+.PHONY: help deps build demo demo-down test fuzz lint bench conformance oracle doc facts clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: deps ## Check formatting and clippy
 
 test: lint ## Run all tests
 	$(CARGO) test --workspace
+
+fuzz: ## Fuzz every parser of outside input, SECONDS=600 each
+	SECONDS_EACH=$(or $(SECONDS),600) fuzz/run
 
 bench: build ## Measure against peers; minutes, and Go the first time
 	bench/api

@@ -1,14 +1,14 @@
 //! What a node may do: the Node authorizer (which objects it may read) and the facts NodeRestriction uses.
 //!
 //! A node may read the Secrets, ConfigMaps, volume claims, volumes and service accounts of the pods bound to it, and its
-//! own objects. Source: KEP-279 and `plugin/pkg/auth/authorizer/node` in upstream for the list of edges.
+//! own objects, those pods among them. Source: KEP-279 and `plugin/pkg/auth/authorizer/node` in upstream for the list of edges.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use apimachinery::Object;
+use apimachinery::{Object, selector::FieldSelector};
 use parking_lot::RwLock;
 use serde_json::Value;
 
@@ -38,11 +38,19 @@ impl Graph {
         let mut needs: HashMap<String, HashSet<Place>> = HashMap::new();
         for pod in reader.list("", "pods", "") {
             if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
-                needs.entry(node.to_owned()).or_default().extend(needed_by(&pod, reader));
+                let own = [("pods", text(&pod, "namespace"), text(&pod, "name"))];
+                needs
+                    .entry(node.to_owned())
+                    .or_default()
+                    .extend(needed_by(&pod, reader).into_iter().chain(own));
             }
         }
         Self { seen, needs }
     }
+}
+
+fn text(object: &Object, field: &str) -> String {
+    object["metadata"][field].as_str().unwrap_or_default().to_owned()
 }
 
 /// Everything that a pod names and its node has to read.
@@ -152,8 +160,11 @@ impl NodeAuthorizer {
                 } else {
                     "persistentvolumeclaims"
                 };
-                let may =
-                    verb == "get" || (matches!(verb, "update" | "patch") && request.subresource == "status");
+                let may = match request.subresource.as_str() {
+                    "" => verb == "get",
+                    "status" => resource == "persistentvolumeclaims" && matches!(verb, "update" | "patch"),
+                    _ => false,
+                };
                 if !may {
                     return Err("can only get individual resources of this type");
                 }
@@ -174,14 +185,12 @@ impl NodeAuthorizer {
             ("", "nodes") if read_one => {
                 (request.name == node).then_some(()).ok_or("node can only read its own Node object")
             }
-            ("", "pods") if verb == "get" => Ok(()),
-            ("", "pods") if matches!(verb, "list" | "watch") => {
-                let own = request.field_selector.split(',').any(|t| {
-                    t.strip_prefix("spec.nodeName=").map(|v| v.trim_start_matches('=')) == Some(node)
-                });
-                (own || !request.name.is_empty())
-                    .then_some(())
-                    .ok_or("can only list/watch pods with spec.nodeName field selector")
+            ("", "pods") if read_one => {
+                let whole = verb != "get" && selects(request, node);
+                (whole || self.needs(node, "pods", request)).then_some(()).ok_or(match verb {
+                    "get" => "no relationship found between node and this object",
+                    _ => "can only list/watch pods with spec.nodeName field selector",
+                })
             }
             ("coordination.k8s.io", "leases") => {
                 if request.namespace != "kube-node-lease" {
@@ -212,6 +221,12 @@ impl Authorizer for NodeAuthorizer {
     }
 }
 
+/// Whether the field selector, read as the request will be, leaves only what is bound to the node.
+fn selects(request: &Attributes, node: &str) -> bool {
+    let selector = FieldSelector::parse(&request.field_selector).unwrap_or_default();
+    selector.exact("spec.nodeName") == Some(node)
+}
+
 /// A node asks for certificates for its pods and reads what comes of it. Whose they are is checked by admission.
 fn certificates(node: &str, request: &Attributes) -> Result<(), &'static str> {
     if !request.subresource.is_empty() {
@@ -219,13 +234,9 @@ fn certificates(node: &str, request: &Attributes) -> Result<(), &'static str> {
     }
     match request.verb.as_str() {
         "create" => Ok(()),
-        "list" | "watch" => {
-            let own = format!("spec.nodeName={node}");
-            let asked = request.field_selector.split(',').any(|term| term == own);
-            asked
-                .then_some(())
-                .ok_or("can only list/watch podcertificaterequests with nodeName field selector")
-        }
+        "list" | "watch" => selects(request, node)
+            .then_some(())
+            .ok_or("can only list/watch podcertificaterequests with nodeName field selector"),
         _ => Err("nodes may only create, list and watch podcertificaterequests"),
     }
 }
@@ -325,8 +336,35 @@ mod tests {
         assert!(!allowed(&request));
         request.field_selector = "spec.nodeName=one".to_owned();
         assert!(allowed(&request));
-        request.field_selector = "spec.nodeName=two".to_owned();
-        assert!(!allowed(&request));
+        for other in [
+            "spec.nodeName=two",
+            "spec.nodeName!=one",
+            // One term: a name that nothing has.
+            r"metadata.name!=x\,spec.nodeName=one",
+            r"metadata.name!=\,spec.nodeName=one",
+            "spec.nodeName=one,broken",
+        ] {
+            request.field_selector = other.to_owned();
+            assert!(!allowed(&request), "{other}");
+            let certificates = Attributes {
+                group: "certificates.k8s.io".to_owned(),
+                resource: "podcertificaterequests".to_owned(),
+                ..request.clone()
+            };
+            assert!(!allowed(&certificates), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_node_reads_its_own_pods_one_by_one_and_no_others() {
+        for verb in ["get", "list", "watch"] {
+            assert!(allowed(&ask("one", verb, "pods", "shop", "web")), "{verb}");
+            assert!(!allowed(&ask("two", verb, "pods", "shop", "web")), "{verb}");
+            assert!(!allowed(&ask("one", verb, "pods", "shop", "absent")), "{verb}");
+        }
+        let mut log = ask("one", "get", "pods", "shop", "web");
+        log.subresource = "log".to_owned();
+        assert!(!allowed(&log));
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::{Authenticator, Reader, UserInfo};
 const DELETION_LEEWAY: TimeDelta = TimeDelta::seconds(60);
 /// The lifetime that the ServiceAccount admission plugin asks for; it marks a token that is extended to a year.
 const EXTENDABLE_SECONDS: i64 = 3607;
+/// Clocks of servers may be apart as far, as upstream's library has it.
+const LEEWAY_SECONDS: i64 = 60;
 const YEAR_SECONDS: i64 = 365 * 24 * 3600;
 
 /// Why the keys of the issuer cannot be used.
@@ -192,10 +194,10 @@ impl Issuer {
             .map_err(|e| e.to_string())?
             .claims;
         let now = now.timestamp();
-        if now >= claims.exp {
+        if now > claims.exp + LEEWAY_SECONDS {
             return Err("service account token has expired".to_owned());
         }
-        if now < claims.nbf {
+        if now + LEEWAY_SECONDS < claims.nbf {
             return Err("service account token is not valid yet".to_owned());
         }
         Ok(claims)

@@ -273,7 +273,8 @@ impl Quantity {
     #[must_use]
     pub fn rounded_to_milli(&self) -> Self {
         let rest = self.nanos % 1_000_000;
-        Self { nanos: self.nanos - rest + rest.signum() * 1_000_000, style: self.style }
+        let nanos = (self.nanos - rest).saturating_add(rest.signum() * 1_000_000);
+        Self { nanos, style: self.style }
     }
 
     /// -1, 0 or 1.
@@ -362,6 +363,15 @@ mod tests {
 
     fn print(text: &str) -> String {
         canonical(text).expect("valid").unwrap_or_else(|| text.to_owned())
+    }
+
+    #[test]
+    fn the_largest_amounts_stay_the_largest() {
+        for text in ["1e40", "-1e40", "170141183460469231731687303715"] {
+            let quantity = Quantity::parse(text).unwrap();
+            assert_eq!(quantity.rounded_to_milli().sign(), quantity.sign(), "{text}");
+            assert_eq!(quantity.plus(&quantity).sign(), quantity.sign(), "{text}");
+        }
     }
 
     #[test]

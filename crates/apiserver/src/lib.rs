@@ -17,12 +17,16 @@ mod body_kind;
 mod catalogue;
 mod companions;
 mod config;
+mod containment;
 mod custom;
 mod discovery;
 mod encoding;
 mod extension;
 mod fields;
 mod flow;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod impersonation;
 mod listen;
@@ -47,6 +51,7 @@ mod webhooks;
 
 pub use body::{Body, RequestBody};
 pub use config::{ClientIdentity, Config, NodeConnector, Tls};
+pub use containment::contained;
 pub use reader::StoreReader;
 pub use server::{ApiService, ClientCertificates, Server, extract};
 

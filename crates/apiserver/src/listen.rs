@@ -1,26 +1,21 @@
 //! The network side: TLS, HTTP/1.1 and HTTP/2.
+//!
+//! `connection` serves one connection within its limits, `occupation` knows what it is at.
+
+mod connection;
+mod occupation;
 
 use std::{sync::Arc, time::Duration};
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
+use connection::Deadlines;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::server::{ClientCertificates, Server};
 
-/// A client that sends its request head slower than this is let go.
-const HEAD_DEADLINE: Duration = Duration::from_secs(32);
 /// So long may a TLS handshake take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// Largest head, in bytes.
-const HEAD_LIMIT: usize = 1 << 20;
-/// HTTP/2 requests at a time on one connection.
-const STREAMS: u32 = 250;
 
 impl Server {
     /// Serves connections until the future is dropped. Errors of one connection end that connection only.
@@ -63,17 +58,7 @@ impl Server {
             request.extensions_mut().remove::<Arc<access::UserInfo>>();
             request
         });
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(HEAD_LIMIT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_LIMIT as u32);
-        let served =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-        if let Err(error) = served.await {
-            tracing::debug!(error, "a connection ended");
-        }
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        connection::serve(stream, http2, service, Deadlines::default()).await;
     }
 }

@@ -260,7 +260,8 @@ impl Target {
 
 /// An address that may be dialled: not this machine's own, which a pod's status could be made to say.
 fn allowed(address: Option<&str>) -> Result<IpAddr, ApiError> {
-    let parsed = address.and_then(|a| a.parse::<IpAddr>().ok());
+    // An IPv4 address in IPv6's clothes is what it is underneath.
+    let parsed = address.and_then(|a| a.parse::<IpAddr>().ok()).map(|a| a.to_canonical());
     let Some(address) = parsed else { return Err(ApiError::bad_request("address not allowed")) };
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),

@@ -36,10 +36,21 @@ pub(crate) async fn dispatch(
     let place_fits = match (namespaced, call.info.namespace.is_empty()) {
         (true, true) => !named,
         (true, false) => true,
-        (false, empty) => empty || &*served.resource.plural == "namespaces",
+        // Who may do something in one namespace is asked about that one, and must not get at another, or at all of them.
+        (false, true) => true,
+        (false, false) => &*served.resource.plural == "namespaces" && call.info.name == call.info.namespace,
     };
     if !place_fits {
         return if served.resource.builtin { Err(unknown_resource()) } else { Ok(not_found()) };
+    }
+    // The old prefixes make a verb of their own of whatever method: nothing but a watch may be had by them, or leave to
+    // watch would be leave to write.
+    let old_way = match call.info.verb {
+        "watch" => call.method != Method::GET || !call.info.subresource.is_empty(),
+        verb => verb == "proxy",
+    };
+    if old_way {
+        return Ok(not_found());
     }
     if !call.info.subresource.is_empty() {
         return subresource(inner, call, &served, body).await;

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::Future,
-    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
@@ -29,7 +28,7 @@ use crate::{
     catalogue::{Catalogue, Served},
     companions::Turns,
     config::Config,
-    custom,
+    containment, custom,
     flow::{self, Flow},
     impersonation,
     metrics::{Labels, Metrics},
@@ -143,6 +142,10 @@ impl Call {
 /// The certificate chain that a TLS client showed and that was verified, leaf first, DER. A request extension.
 #[derive(Clone, Debug, Default)]
 pub struct ClientCertificates(pub Arc<Vec<Vec<u8>>>);
+
+/// An extension of answers to nobody in particular: an anonymous user, or credentials that are not good.
+#[derive(Clone, Copy)]
+pub(crate) struct Unauthenticated;
 
 /// The function that a store of this server is opened with: it takes labels and selectable fields out of values.
 #[must_use]
@@ -291,6 +294,9 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
         Ok(response) => response,
         Err(error) => respond::error(&error, Media { pretty, ..Media::default() }),
     };
+    if response.status() == http::StatusCode::UNAUTHORIZED {
+        response.extensions_mut().insert(Unauthenticated);
+    }
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let audit = audit.or_else(|| uuid::Uuid::new_v4().to_string().parse().ok());
@@ -327,9 +333,8 @@ async fn guarded(
         if write { WRITE_DEADLINE } else { DEADLINE }.min(asked.filter(|d| !d.is_zero()).unwrap_or(DEADLINE));
     let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
     let patience = (!unlimited).then_some(limit);
-    let work = AssertUnwindSafe(pipeline(inner, call, body, identity, certificates, patience))
-        .catch_unwind()
-        .map(|done| {
+    let work =
+        containment::contain(pipeline(inner, call, body, identity, certificates, patience)).map(|done| {
             done.unwrap_or_else(|panic| {
                 let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
                 let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -383,7 +388,7 @@ fn duration(text: &str) -> Option<Duration> {
             "h" => 3600.0,
             _ => return None,
         };
-        total += Duration::try_from_secs_f64(number * unit).ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
         rest = &rest[end..];
     }
     Some(total)
@@ -402,17 +407,27 @@ async fn pipeline(
         Some(user) => user,
         None => Arc::new(authenticate(&inner, &call, &certificates).await?),
     };
+    let nameless = call.user.groups.iter().any(|group| group == access::UNAUTHENTICATED);
     if let Some(user) = impersonation::effective(&inner, &call)? {
         call.user = Arc::new(user);
     }
     let place = match flow::admit(&inner, &call, patience).await {
         Ok(place) => place,
-        Err(refused) => return Ok(refused),
+        Err(mut refused) => {
+            if nameless {
+                refused.extensions_mut().insert(Unauthenticated);
+            }
+            return Ok(refused);
+        }
     };
     let pretty = call.query.flag("pretty");
     let response = answer(&inner, &mut call, body).await;
-    Ok(place
-        .leave(response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }))))
+    let mut response =
+        response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }));
+    if nameless {
+        response.extensions_mut().insert(Unauthenticated);
+    }
+    Ok(place.leave(response))
 }
 
 /// What this server, or the one that serves the path behind it, says. Warnings are added to whatever comes back.
@@ -532,5 +547,6 @@ mod tests {
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(duration("5"), None);
         assert_eq!(duration("x"), None);
+        assert_eq!(duration("18446744073709551000s18446744073709551000s"), None);
     }
 }

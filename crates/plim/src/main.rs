@@ -86,7 +86,19 @@ enum Command {
     },
 }
 
+/// A panic ends the program, so that nothing goes on without what has gone; but one of a request ends that request.
+fn end_at_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        if !apiserver::contained() {
+            std::process::abort();
+        }
+    }));
+}
+
 fn main() -> ExitCode {
+    end_at_a_panic();
     // A holder has one thread and little memory: it is told apart before anything else is done.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == cluster::node::HOLDER) {

@@ -4,19 +4,18 @@
 
 use std::sync::Arc;
 
-use apimachinery::{ApiError, Object};
+use apimachinery::ApiError;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::node_certificates;
+use super::{node_certificates, node_pods};
 use crate::{Admission, AdmissionRequest, Authorizer, Reader, node::node_name};
 
 /// Labels of the `kubernetes.io` and `k8s.io` name spaces that a node may set on itself.
-const ALLOWED_LABELS: [&str; 14] = [
+const ALLOWED_LABELS: [&str; 11] = [
     "kubernetes.io/hostname",
     "kubernetes.io/os",
     "kubernetes.io/arch",
-    "kubernetes.io/instance-type",
     "beta.kubernetes.io/os",
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
@@ -25,8 +24,6 @@ const ALLOWED_LABELS: [&str; 14] = [
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",
     "failure-domain.beta.kubernetes.io/region",
-    "failure-domain.kubernetes.io/zone",
-    "failure-domain.kubernetes.io/region",
 ];
 
 /// See the module.
@@ -49,10 +46,13 @@ impl Admission for NodeRestriction {
         let at = request.attributes;
         let Some(node) = node_name(&at.user) else { return Ok(()) };
         let result = match (at.group.as_str(), at.resource.as_str()) {
-            ("", "pods") => pod(request, node, reader),
+            ("", "pods") => node_pods::pod(request, node, reader),
+            ("", "persistentvolumeclaims") => node_pods::claim(request, node),
             ("", "nodes") => own_node(request, node),
             ("", "serviceaccounts") if at.subresource == "token" => token(request, node, reader),
             ("coordination.k8s.io", "leases") => lease(request, node),
+            ("storage.k8s.io", "csinodes") => own_csi_node(request, node),
+            ("resource.k8s.io", "resourceslices") => own_slice(request, node),
             ("certificates.k8s.io", "certificatesigningrequests") if at.subresource.is_empty() => {
                 node_certificates::signing_request(request, node)
             }
@@ -65,64 +65,8 @@ impl Admission for NodeRestriction {
     }
 }
 
-fn pod(request: &AdmissionRequest<'_>, node: &str, reader: &dyn Reader) -> Result<(), String> {
-    let at = request.attributes;
-    let bound = |pod: &Object| pod["spec"]["nodeName"].as_str() == Some(node);
-    match (request.operation, at.subresource.as_str()) {
-        ("CREATE", "") => {
-            if !request.object["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
-                return Err(format!(
-                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
-                ));
-            }
-            if !bound(request.object) {
-                return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
-            }
-            let owners = request.object["metadata"]["ownerReferences"].as_array();
-            let own = owners.is_some_and(|list| {
-                list.len() == 1
-                    && list[0]["kind"] == "Node"
-                    && list[0]["name"] == node
-                    && list[0]["apiVersion"] == "v1"
-            });
-            own.then_some(()).ok_or_else(|| {
-                format!("node {node:?} can only create pods with an owner reference set to itself")
-            })
-        }
-        ("DELETE", "") | ("UPDATE", "status") => match request.old {
-            Some(old) if !bound(old) => {
-                let act = if request.operation == "DELETE" { "delete" } else { "update pod status for" };
-                Err(format!("node {node:?} can only {act} pods with spec.nodeName set to itself"))
-            }
-            Some(old)
-                if request.operation == "UPDATE"
-                    && old["metadata"]["labels"] != request.object["metadata"]["labels"] =>
-            {
-                Err(format!("node {node:?} cannot update labels through pod status"))
-            }
-            _ => Ok(()),
-        },
-        ("CREATE", "eviction") => match reader.get("", "pods", &at.namespace, &at.name) {
-            Some(pod) if bound(&pod) => Ok(()),
-            Some(_) => Err(format!("node {node:?} can only evict pods with spec.nodeName set to itself")),
-            None => Ok(()),
-        },
-        (operation, "") => Err(format!(
-            "unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"
-        )),
-        (_, sub) => {
-            Err(format!("unexpected pod subresource {sub:?}, only 'status' and 'eviction' are allowed"))
-        }
-    }
-}
-
 fn own_node(request: &AdmissionRequest<'_>, node: &str) -> Result<(), String> {
-    let at = request.attributes;
-    let name = if at.name.is_empty() {
-        request.object["metadata"]["name"].as_str().unwrap_or_default()
-    } else {
-        &at.name
-    };
+    let name = name_of(request);
     if name != node {
         return Err(format!("node {node:?} is not allowed to modify node {name:?}"));
     }
@@ -209,20 +153,42 @@ fn token(request: &AdmissionRequest<'_>, node: &str, reader: &dyn Reader) -> Res
     Ok(())
 }
 
+/// The name that the request is about.
+fn name_of<'r>(request: &'r AdmissionRequest<'_>) -> &'r str {
+    match request.attributes.name.as_str() {
+        "" => request.object["metadata"]["name"].as_str().unwrap_or_default(),
+        name => name,
+    }
+}
+
 fn lease(request: &AdmissionRequest<'_>, node: &str) -> Result<(), String> {
-    let at = request.attributes;
-    let name = if at.name.is_empty() {
-        request.object["metadata"]["name"].as_str().unwrap_or_default()
-    } else {
-        &at.name
-    };
-    if at.namespace == "kube-node-lease" && name == node {
+    let name = name_of(request);
+    if request.attributes.namespace == "kube-node-lease" && name == node {
         Ok(())
     } else {
         Err(format!(
             "can only access leases in the \"kube-node-lease\" system namespace with the name of the node, not {name:?}"
         ))
     }
+}
+
+fn own_csi_node(request: &AdmissionRequest<'_>, node: &str) -> Result<(), String> {
+    if name_of(request) == node {
+        return Ok(());
+    }
+    Err("can only access CSINode with the same name as the requesting node".to_owned())
+}
+
+fn own_slice(request: &AdmissionRequest<'_>, node: &str) -> Result<(), String> {
+    let (act, slice) = match (request.operation, request.old) {
+        ("CREATE", _) => ("create", &*request.object),
+        ("DELETE", Some(old)) => ("delete", old),
+        _ => return Ok(()),
+    };
+    if slice["spec"]["nodeName"].as_str() == Some(node) {
+        return Ok(());
+    }
+    Err(format!("can only {act} ResourceSlice with the same NodeName as the requesting node"))
 }
 
 #[cfg(test)]
@@ -234,6 +200,7 @@ mod tests {
         assert!(is_restricted("node-restriction.kubernetes.io/pci"));
         assert!(is_restricted("node-role.kubernetes.io/control-plane"));
         assert!(is_restricted("x.k8s.io/y"));
+        assert!(is_restricted("kubernetes.io/instance-type"));
         assert!(!is_restricted("kubernetes.io/hostname"));
         assert!(!is_restricted("kubelet.kubernetes.io/x"));
         assert!(!is_restricted("team"));

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use rand::Rng;
 use serde_json::{Value, json};
 
+use super::mountable_secrets;
 use crate::{Admission, AdmissionRequest, Reader};
 
 /// Where containers find their token.
@@ -60,6 +61,26 @@ impl Admission for ServiceAccount {
             mount_token(pod);
         }
         Ok(())
+    }
+
+    async fn validate(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+        reader: &dyn Reader,
+    ) -> Result<(), ApiError> {
+        let at = request.attributes;
+        let names_secrets = matches!(
+            (at.group.as_str(), at.resource.as_str(), request.operation, at.subresource.as_str()),
+            ("", "pods", "CREATE", "") | ("", "pods", "UPDATE", "ephemeralcontainers")
+        );
+        if !names_secrets {
+            return Ok(());
+        }
+        let name = request.object["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        // A mirror pod has none, and that there is one was seen before.
+        let Some(account) = reader.get("", "serviceaccounts", &at.namespace, name) else { return Ok(()) };
+        mountable_secrets::check(request.object, &account)
+            .map_err(|why| ApiError::forbidden("", "pods", &at.name, &why))
     }
 }
 

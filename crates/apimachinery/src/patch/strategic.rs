@@ -3,7 +3,10 @@
 //! Directives in a patch: `$patch: replace|merge|delete` in an object or list item, `$retainKeys`,
 //! `$setElementOrder/FIELD`, `$deleteFromPrimitiveList/FIELD`.
 
-use std::fmt::Write as _;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -175,7 +178,8 @@ fn fresh(value: Value) -> Option<Value> {
 fn retain_keys(doc: &mut Object, patch: &mut Object) -> Result<(), Wrong> {
     let Some(keys) = patch.remove(RETAIN) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err(Wrong::Format("retainKeys")) };
-    let listed = |key: &str| keys.iter().any(|k| k.as_str() == Some(key));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &str| keys.contains(key);
     for (key, change) in patch.iter() {
         if !change.is_null() && !key.starts_with(DELETE) && !key.starts_with(ORDER) && !listed(key) {
             return Err(Wrong::Format("retainKeys"));
@@ -194,7 +198,8 @@ fn delete_scalars(doc: &mut Object, name: &str, doomed: Value) -> Result<(), Wro
     };
     if let Some(Value::Array(list)) = doc.get_mut(name) {
         element_kind(list.iter().chain(&doomed))?;
-        list.retain(|item| !doomed.contains(item));
+        let doomed: HashSet<String> = doomed.iter().map(Value::to_string).collect();
+        list.retain(|item| !doomed.contains(&item.to_string()));
     }
     Ok(())
 }
@@ -300,12 +305,9 @@ fn merge_list(before: Vec<Value>, change: Vec<Value>, schema: Option<&Schema>) -
         return Ok(before);
     }
     if !element_kind(before.iter().chain(&change))? {
-        let mut merged: Vec<Value> = Vec::with_capacity(before.len() + change.len());
-        for item in before.iter().chain(&change) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut seen = HashSet::new();
+        let all = before.iter().chain(&change);
+        let merged = all.filter(|item| seen.insert(item.to_string())).cloned().collect();
         return ordered(merged, &change, &before, "");
     }
     let key = merge_key(schema);
@@ -316,10 +318,10 @@ fn merge_list(before: Vec<Value>, change: Vec<Value>, schema: Option<&Schema>) -
     }
     let items = schema.and_then(|s| s.items.as_deref());
     let (mut merged, change) = special_items(before.clone(), change, key)?;
+    let mut places = Places::of(&merged, key);
     for item in &change {
-        let id = identity(item, key)?.clone();
-        let found = merged.iter().position(|m| m.get(key) == Some(&id));
-        match (found, item.clone()) {
+        let id = identity(item, key)?;
+        match (places.get(id), item.clone()) {
             (Some(at), Value::Object(patch)) => {
                 let doc = match std::mem::take(&mut merged[at]) {
                     Value::Object(doc) => doc,
@@ -327,10 +329,38 @@ fn merge_list(before: Vec<Value>, change: Vec<Value>, schema: Option<&Schema>) -
                 };
                 merged[at] = Value::Object(merge_object(doc, patch, items)?);
             }
-            (_, item) => merged.extend(fresh(item)),
+            (_, item) => {
+                if let Some(item) = fresh(item) {
+                    places.add(&item, key, merged.len());
+                    merged.push(item);
+                }
+            }
         }
     }
     ordered(merged, &change, &before, key)
+}
+
+/// Where in a list each item stands first, by its identity: a patch may have as many items as fit into a request, so that
+/// they are not looked for one by one.
+struct Places(HashMap<String, usize>);
+
+impl Places {
+    fn of(list: &[Value], key: &str) -> Self {
+        let mut places = Self(HashMap::with_capacity(list.len()));
+        list.iter().enumerate().for_each(|(at, item)| places.add(item, key, at));
+        places
+    }
+
+    fn add(&mut self, item: &Value, key: &str, at: usize) {
+        let id = if key.is_empty() { Some(item) } else { item.get(key) };
+        if let Some(id) = id {
+            self.0.entry(id.to_string()).or_insert(at);
+        }
+    }
+
+    fn get(&self, id: &Value) -> Option<usize> {
+        self.0.get(&id.to_string()).copied()
+    }
 }
 
 /// Carries out the items with `$patch`; returns what is left of both lists.
@@ -340,6 +370,7 @@ fn special_items(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), Wrong> {
     let mut left = Vec::with_capacity(change.len());
+    let mut doomed = HashSet::new();
     let mut replace = false;
     for item in change {
         let Some(directive) = item.get(PATCH) else {
@@ -348,8 +379,7 @@ fn special_items(
         };
         match directive.as_str() {
             Some("delete") => {
-                let id = identity(&item, key)?;
-                before.retain(|b| b.get(key) != Some(id));
+                doomed.insert(identity(&item, key)?.to_string());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -361,20 +391,21 @@ fn special_items(
             }
         }
     }
+    if !doomed.is_empty() {
+        before.retain(|item| item.get(key).is_none_or(|id| !doomed.contains(&id.to_string())));
+    }
     Ok(if replace { (left, Vec::new()) } else { (before, left) })
 }
 
 /// Items named in `order` come in its order; the others keep their place relative to them as in `before`.
 fn ordered(items: Vec<Value>, order: &[Value], before: &[Value], key: &str) -> Result<Vec<Value>, Wrong> {
-    let place = |list: &[Value], id: &Value| {
-        list.iter().position(|other| if key.is_empty() { other == id } else { other.get(key) == Some(id) })
-    };
+    let (places, order) = (Places::of(before, key), Places::of(order, key));
     let mut named: Vec<(usize, Option<usize>, Value)> = Vec::new();
     let mut others: Vec<(usize, Value)> = Vec::new();
     for item in items {
-        let id = identity(&item, key)?.clone();
-        let was = place(before, &id);
-        match place(order, &id) {
+        let id = identity(&item, key)?;
+        let was = places.get(id);
+        match order.get(id) {
             Some(at) => named.push((at, was, item)),
             None => others.push((was.unwrap_or(usize::MAX), item)),
         }
@@ -437,6 +468,25 @@ mod tests {
 
     fn apply(doc: Value, patch: Value) -> Result<Value, (u16, String)> {
         strategic(doc, patch, &schema()).map_err(|e| (e.code, e.message))
+    }
+
+    #[test]
+    fn lists_as_long_as_a_request_are_merged_in_good_time() {
+        let begun = std::time::Instant::now();
+        let many = 100_000;
+        let names: Vec<Value> = (0..many).map(|n| json!({"name": n.to_string(), "args": ["a"]})).collect();
+        let deleted: Vec<Value> =
+            (0..many).map(|n| json!({"name": n.to_string(), "$patch": "delete"})).collect();
+        let doc = json!({"containers": names});
+        let merged = strategic(doc.clone(), doc.clone(), &schema()).unwrap();
+        assert_eq!(merged, doc);
+        let none = strategic(doc, json!({"containers": deleted}), &schema()).unwrap();
+        assert_eq!(none, json!({"containers": []}));
+        let args: Vec<Value> = (0..many).map(|n| json!(n.to_string())).collect();
+        let long = json!({"containers": [{"name": "a", "args": args}]});
+        assert_eq!(strategic(long.clone(), long.clone(), &schema()).unwrap(), long);
+        // Looking for each among all would take minutes.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! A server over a store of its own, called in process.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use access::{UserInfo, admission, rbac::Rbac};
 use apiserver::{ApiService, Body, Config, Server};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use store::Store as _;
 use tower::Service as _;
 
 /// Everything of one test; gone with it.
@@ -14,7 +15,7 @@ pub struct Cluster {
     pub store: Arc<store::Embedded>,
     pub server: Server,
     service: ApiService,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// An answer.
@@ -52,9 +53,15 @@ impl Cluster {
     /// A cluster whose configuration was changed before it began.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let cluster = Self::over(folder.path(), change).await;
+        Self { _folder: Some(folder), ..cluster }
+    }
+
+    /// A cluster over a folder that is there before it and after it.
+    pub async fn over(folder: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let resources = kinds::all().to_vec();
         let extract = apiserver::extract(&resources);
-        let store = store::Embedded::open(folder.path(), store::Options::default(), extract).unwrap();
+        let store = store::Embedded::open(folder, store::Options::default(), extract).unwrap();
         let mut config = Config::new(Arc::clone(&store) as Arc<dyn store::Store>, resources);
         let reader: Arc<dyn access::Reader> = Arc::new(config.reader.clone());
         let rbac = Arc::new(Rbac::new(Arc::clone(&reader)));
@@ -70,7 +77,7 @@ impl Cluster {
             ..UserInfo::default()
         };
         let service = server.service_as(admin);
-        Self { store, server, service, _folder: folder }
+        Self { store, server, service, _folder: None }
     }
 
     /// Sends a request; `headers` are pairs of name and value.
@@ -87,6 +94,47 @@ impl Cluster {
         }
         let request = request.body(http_body_util::Full::new(body.into())).unwrap();
         self.service.clone().call(request).await.unwrap()
+    }
+
+    /// The same, made by somebody else.
+    pub async fn ask_as(
+        &self,
+        user: &UserInfo,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let service = self.server.service_as(user.clone());
+        let other = Self { service, store: self.store.clone(), server: self.server.clone(), _folder: None };
+        other.ask(method, path, headers, body.into().into()).await
+    }
+
+    /// Lets a user do something: in one namespace, or everywhere if that is empty.
+    pub async fn grant(&self, user: &UserInfo, namespace: &str, verbs: &[&str], resources: &[&str]) {
+        const API: &str = "/apis/rbac.authorization.k8s.io/v1";
+        let name = format!("{}-{}", user.name.replace(':', "-"), self.store.revision());
+        let (base, kinds, plurals) = match namespace {
+            "" => (
+                API.to_owned(),
+                ["ClusterRole", "ClusterRoleBinding"],
+                ["clusterroles", "clusterrolebindings"],
+            ),
+            _ => {
+                (format!("{API}/namespaces/{namespace}"), ["Role", "RoleBinding"], ["roles", "rolebindings"])
+            }
+        };
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kinds[0], "metadata": {"name": name},
+            "rules": [{"apiGroups": ["*"], "resources": resources, "verbs": verbs}],
+        });
+        self.create(&format!("{base}/{}", plurals[0]), &role).await.ok();
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kinds[1], "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kinds[0], "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name}],
+        });
+        self.create(&format!("{base}/{}", plurals[1]), &binding).await.ok();
     }
 
     /// Sends a request and reads the whole answer.
@@ -147,7 +195,6 @@ impl Cluster {
 
     /// Asks again whenever something was committed until `path` answers what `wanted` likes.
     pub async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
-        use store::Store as _;
         let wait = async {
             loop {
                 let seen = self.store.revision();
@@ -163,6 +210,12 @@ impl Cluster {
         let limit = std::time::Duration::from_secs(30);
         tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| panic!("{path} never was as expected"))
     }
+}
+
+/// Somebody of this name and group who is known.
+pub fn user(name: &str, group: &str) -> UserInfo {
+    let groups = vec![group.to_owned(), access::AUTHENTICATED.to_owned()];
+    UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }
 }
 
 /// A ServiceAccount, without which no pod can be made.

@@ -7,6 +7,9 @@
 //! carries them), `websocket` and `spdy` (what carries them), `remote_command` and `port_forward` (what is carried).
 
 mod activity;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod port_forward;
 mod process;
 mod remote_command;

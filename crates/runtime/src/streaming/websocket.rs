@@ -151,9 +151,12 @@ pub(super) fn negotiate<T>(headers: &HeaderMap, known: impl Fn(&str) -> Option<T
 
 /// The WebSocket of an upgraded connection.
 pub(super) async fn accept(io: Upgraded) -> Socket {
-    let config =
-        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await
+}
+
+/// What is taken of a client.
+pub(super) fn config() -> WebSocketConfig {
+    WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE))
 }
 
 /// Carries messages until `work` is done and `outgoing` has ended and been sent, or the client has gone (then `work` is
