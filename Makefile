@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-down test lint bench doc facts clean
+.PHONY: help deps build demo demo-down test lint bench swap doc facts clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: build ## Measure against peers; minutes, and Go the first time
 	bench/api
 	bench/pods
 	bench/container_start
+
+swap: build ## Swap upstream's components and other clients in, and ours into upstream's; long, and needs Go
+	conformance/swap/run
 
 doc: ## Build the documentation of all rooms
 	$(CARGO) doc --workspace --no-deps

@@ -57,3 +57,10 @@ def helm():
         partial.chmod(0o755)
         partial.rename(target)
     return target
+
+
+def example(name):
+    """An example of the crate `plim`."""
+    subprocess.run(["cargo", "build", "--quiet", "--package", "plim", "--example", name], cwd=build.ROOT, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", build.ROOT / "target"))
+    return target / "debug/examples" / name

@@ -153,7 +153,6 @@ def talks(cluster, namespace):
     """Logs, exec and port-forward reach a pod."""
     cluster.apply(pod("talks", namespace, pod_spec("netexec")))
     cluster.kubectl("wait", "pod/talks", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
-    if "Started HTTP server" not in until("its log", lambda: cluster.kubectl("logs", "talks", "-n", namespace)):
-        raise Failed(cluster.kubectl("logs", "talks", "-n", namespace))
+    until("what it says", lambda: "Started HTTP server" in cluster.kubectl("logs", "talks", "-n", namespace))
     if cluster.kubectl("exec", "talks", "-n", namespace, "--", "hostname").strip() != "talks":
         raise Failed("exec gave another name")
