@@ -28,9 +28,18 @@ def folder(name):
     _end_leftovers(path)
     for state in path.glob("*/run"):
         subprocess.run([build.plim(), "--data", state.parent, "down"], check=False, stdout=subprocess.DEVNULL)
+    unmount(path)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
+
+
+def unmount(path):
+    """Takes away every mount under a folder, the last one first."""
+    mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{path}/"):
+            subprocess.run(["umount", "-l", mount], check=False)
 
 
 def _end_leftovers(path):
@@ -51,7 +60,7 @@ def program(place, name, command, environment=None):
     mark.write_text(f"{process.pid} {os.path.realpath(str(command[0]))}")
     try:
         yield process
-        if process.poll() is not None:
+        if process.poll() not in (None, 0):
             raise Failed(f"{name} ended with {process.returncode}: {tail(place / f'{name}.log')}")
     finally:
         if process.poll() is None:
@@ -115,6 +124,7 @@ class Cluster:
         self.place = place
         self.kubeconfig = kubeconfig
         self.authority = None  # certificate and key that sign clients
+        self.token_key = None  # signs tokens of service accounts
 
     @property
     def environment(self):
@@ -137,16 +147,21 @@ class Cluster:
         """Applies objects; `kind`s and versions are in them."""
         self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
-    def user(self, name, groups=()):
-        """The kubeconfig of somebody else, with a certificate of the cluster's authority."""
+    def certificate(self, name, groups, extensions):
+        """A certificate of the cluster's authority: the path without `.crt` and `.key`."""
         certificate, key = self.authority
-        base = self.place / name.replace(":", "-")
+        base = self.place / name.replace(":", "-").replace(".", "-")
         subject = "".join(f"/O={group}" for group in groups) + f"/CN={name}"
-        base.with_suffix(".ext").write_text("extendedKeyUsage=clientAuth")
+        base.with_suffix(".ext").write_text(extensions)
         run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", subject,
              "-keyout", f"{base}.key", "-out", f"{base}.csr"])
         run(["openssl", "x509", "-req", "-days", "2", "-in", f"{base}.csr", "-CA", certificate, "-CAkey", key,
              "-set_serial", str(time.time_ns()), "-extfile", f"{base}.ext", "-out", f"{base}.crt"])
+        return base
+
+    def user(self, name, groups=()):
+        """The kubeconfig of somebody else, with a certificate of the cluster's authority."""
+        base = self.certificate(name, groups, "extendedKeyUsage=clientAuth")
         config = json.loads(self.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
         for user in config["users"]:
             user["user"] = {"client-certificate": f"{base}.crt", "client-key": f"{base}.key"}
@@ -173,7 +188,7 @@ def ours(name, disable=(), nodes=2):
             run([*command, *start, "--detach", "--port", "0", *FLAGS, *without])
             cluster = Cluster(place, data / "kubeconfig")
             cluster.authority = (data / "pki/ca.crt", data / "pki/ca.key")
-            cluster.data = data
+            cluster.token_key = data / "pki/sa.key"
             yield cluster
         finally:
             run([*command, "down"])

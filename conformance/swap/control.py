@@ -17,7 +17,7 @@ def controller_manager(cluster):
         "--authentication-kubeconfig", kubeconfig, "--authorization-kubeconfig", kubeconfig,
         "--bind-address", "127.0.0.1", "--secure-port", free_port(), "--cert-dir", cluster.place / "kcm",
         "--root-ca-file", certificate, "--cluster-signing-cert-file", certificate, "--cluster-signing-key-file", key,
-        "--service-account-private-key-file", cluster.data / "pki/sa.key", "--use-service-account-credentials",
+        "--service-account-private-key-file", cluster.token_key, "--use-service-account-credentials",
         "--service-cluster-ip-range", RANGES["service-cidr"], "--allocate-node-cidrs=false",
     ]) as process:
         yield process

@@ -24,10 +24,11 @@ def upstream(name):
     return go(name, f"k8s.io/kubernetes/cmd/{name}", build.HERE)
 
 
-def go(name, package, module, static=False):
-    """Builds a program once; `go` itself knows whether an existing one is still right, which takes it seconds."""
+def go(name, package, module, static=False, tags=""):
+    """Builds a program that is missing or older than what it is built from."""
     target = build.PROGRAMS / name
-    if target.exists() and package.startswith("k8s.io/kubernetes/") and target.stat().st_mtime >= (module / "go.mod").stat().st_mtime:
+    sources = [module / "go.mod", *((module / package).glob("*.go") if package.startswith(".") else [])]
+    if target.exists() and target.stat().st_mtime >= max(path.stat().st_mtime for path in sources):
         return target
     if shutil.which("go") is None:
         sys.exit("upstream's programs are built with Go 1.26 or newer: https://go.dev/dl")
@@ -35,7 +36,7 @@ def go(name, package, module, static=False):
     say(f"building {name} (minutes the first time)")
     environment = dict(os.environ, CGO_ENABLED="0") if static else None
     link = f"-s -w {build._LINK}"
-    subprocess.run(["go", "build", "-ldflags", link, "-o", target, package], cwd=module, env=environment, check=True)
+    subprocess.run(["go", "build", "-tags", tags, "-ldflags", link, "-o", target, package], cwd=module, env=environment, check=True)
     return target
 
 
