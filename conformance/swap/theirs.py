@@ -29,6 +29,7 @@ def upstream(name):
     serve = [server, f"--etcd-servers={client}", "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={place}/run",
              f"--tls-cert-file={place}/server.crt", f"--tls-private-key-file={place}/server.key", f"--client-ca-file={place}/ca.crt",
              f"--kubelet-client-certificate={place}/admin.crt", f"--kubelet-client-key={place}/admin.key",
+             "--kubelet-preferred-address-types=InternalIP,Hostname",  # as kubeadm sets it
              "--service-account-issuer=https://swap.invalid", f"--service-account-key-file={place}/sa.pub",
              f"--service-account-signing-key-file={place}/server.key", f"--service-cluster-ip-range={RANGES['service-cidr']}",
              "--authorization-mode=Node,RBAC"]
