@@ -105,16 +105,20 @@ def run(command, seconds=300, **options):
     return done.stdout
 
 
+@contextlib.contextmanager
 def mirror():
     """A registry on loopback with the images that pods of a swap run: those of the suite, of whichever build is there."""
-    ready = sorted((build.CACHE / "conformance-images").glob("*/complete"))
-    return images._serve(ready[-1].parent) if ready else _built()
-
-
-@contextlib.contextmanager
-def _built():
-    with images.registry(build.programs()) as address:
-        yield address.removeprefix("http://")
+    there = build.CACHE / "conformance-images"
+    ready = sorted(there.glob("*/complete"), key=lambda path: path.stat().st_mtime)
+    if ready:
+        with images._serve(ready[-1].parent) as address:
+            yield address
+    elif there.exists():
+        # Somebody may be making them; to begin anew would take theirs away.
+        raise Failed(f"the images in {there} are not complete: conformance/run --build makes them")
+    else:
+        with images.registry(build.programs()) as address:
+            yield address.removeprefix("http://")
 
 
 class Cluster:

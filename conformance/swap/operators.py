@@ -3,7 +3,7 @@
 import base64
 
 from swap import programs
-from swap.cluster import AGNHOST, free_port, ours, program, run, until
+from swap.cluster import AGNHOST, free_port, ours, program, until
 from swap.table import Failed, Swap
 
 _SPACE = "default"
@@ -56,7 +56,7 @@ def _controller_runtime(result):
     with ours("operator-go") as cluster:
         cluster.apply(_CRD)
         cluster.kubectl("wait", "crd/shops.swap.plimsoll.dev", "--for=condition=Established", "--timeout=30s")
-        certificate = _certificate(cluster.place)
+        certificate = _certificate(cluster)
         ports = [free_port(), free_port()]
         commands = [[operator, "--image", AGNHOST, "--webhook-port", port, "--cert-dir", cluster.place] for port in ports]
         with program(cluster.place, "first", commands[0], cluster.environment) as first:
@@ -76,11 +76,10 @@ def _leader(cluster):
     return cluster.get("lease", "shops.swap.plimsoll.dev", "-n", "default")["spec"].get("holderIdentity")
 
 
-def _certificate(place):
-    """Of the webhook on loopback; signed by itself."""
-    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=shops", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", place / "tls.key", "-out", place / "tls.crt"])
-    return base64.b64encode((place / "tls.crt").read_bytes()).decode()
+def _certificate(cluster):
+    """Makes that of the webhook on loopback; gives its authority."""
+    cluster.certificate("tls", [], "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth")
+    return base64.b64encode(cluster.authority[0].read_bytes()).decode()
 
 
 def _webhook(cluster, port, certificate):

@@ -53,6 +53,7 @@ impl Admission for NodeRestriction {
             ("", "nodes") => own_node(request, node),
             ("", "serviceaccounts") if at.subresource == "token" => token(request, node, reader),
             ("coordination.k8s.io", "leases") => lease(request, node),
+            ("storage.k8s.io", "csinodes") => csi_node(request, node),
             ("certificates.k8s.io", "certificatesigningrequests") if at.subresource.is_empty() => {
                 node_certificates::signing_request(request, node)
             }
@@ -207,6 +208,16 @@ fn token(request: &AdmissionRequest<'_>, node: &str, reader: &dyn Reader) -> Res
         return Err("node requested token for a service account that its pod does not use".to_owned());
     }
     Ok(())
+}
+
+fn csi_node(request: &AdmissionRequest<'_>, node: &str) -> Result<(), String> {
+    let name = match request.operation {
+        "CREATE" => request.object["metadata"]["name"].as_str().unwrap_or_default(),
+        _ => request.attributes.name.as_str(),
+    };
+    (name == node)
+        .then_some(())
+        .ok_or_else(|| "can only access CSINode with the same name as the requesting node".to_owned())
 }
 
 fn lease(request: &AdmissionRequest<'_>, node: &str) -> Result<(), String> {
