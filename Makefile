@@ -6,7 +6,7 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-down test fuzz lint bench conformance oracle doc facts clean
+.PHONY: help deps build demo demo-down test fuzz lint bench conformance oracle swap doc facts clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ conformance: build ## Run upstream's conformance suite on a cluster of three nod
 
 oracle: deps ## Compare our answers with kube-apiserver's: SEED=7 COUNT=10000; needs Go, minutes the first time
 	conformance/oracle/run --seed $(or $(SEED),7) --count $(or $(COUNT),10000) --minimise 20 --report docs/oracle.md
+
+swap: build ## Swap upstream's components and other clients in, and ours into upstream's; long, and needs Go
+	conformance/swap/run
 
 doc: ## Build the documentation of all rooms
 	$(CARGO) doc --workspace --no-deps

@@ -192,6 +192,17 @@ impl NodeAuthorizer {
                     _ => "can only list/watch pods with spec.nodeName field selector",
                 })
             }
+            // On create the name is not known yet: admission checks it.
+            ("storage.k8s.io", "csinodes") => {
+                if !matches!(verb, "get" | "create" | "update" | "patch" | "delete")
+                    || !request.subresource.is_empty()
+                {
+                    return Err("can only get, create, update, patch, or delete a CSINode");
+                }
+                (verb == "create" || request.name == node)
+                    .then_some(())
+                    .ok_or("can only access CSINode with the same name as the requesting node")
+            }
             ("coordination.k8s.io", "leases") => {
                 if request.namespace != "kube-node-lease" {
                     return Err("can only access leases in the \"kube-node-lease\" system namespace");
@@ -372,6 +383,19 @@ mod tests {
         assert!(allowed(&ask("one", "watch", "nodes", "", "one")));
         assert!(!allowed(&ask("one", "watch", "nodes", "", "two")));
         assert!(!allowed(&ask("one", "list", "nodes", "", "")));
+    }
+
+    #[test]
+    fn a_node_keeps_its_own_csi_node_and_reads_no_other() {
+        let csi = |verb: &str, name: &str| Attributes {
+            group: "storage.k8s.io".to_owned(),
+            ..ask("one", verb, "csinodes", "", name)
+        };
+        assert!(allowed(&csi("create", "")));
+        assert!(allowed(&csi("get", "one")) && allowed(&csi("update", "one")));
+        assert!(!allowed(&csi("get", "two")) && !allowed(&csi("delete", "two")));
+        assert!(!allowed(&csi("list", "")));
+        assert!(!allowed(&Attributes { subresource: "status".to_owned(), ..csi("update", "one") }));
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! The cluster as the commands reach it: through the kubeconfig of the state folder, like any other client.
+//! The cluster as the commands reach it: through the kubeconfig of the state folder, or another one, like any other client.
 
-use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use kube::{Client, Config, config::Kubeconfig};
 
 use crate::{data::Data, kubeconfig};
@@ -19,11 +22,34 @@ pub async fn connect(data: &Data) -> Result<Client> {
         bail!("no cluster has been started in {}: run `plim up -d` first", data.root().display());
     };
     let file = Kubeconfig::from_yaml(&text).context("the kubeconfig of the state folder is damaged")?;
+    Ok(of(file).await?.0)
+}
+
+/// A client of the API server that a kubeconfig file names, and that server's authority, PEM.
+pub async fn of_file(path: &Path) -> Result<(Client, String)> {
+    let file = Kubeconfig::read_from(path).with_context(|| format!("cannot use {}", path.display()))?;
+    let (client, authorities) = of(file).await?;
+    ensure!(!authorities.is_empty(), "{} names no certificate-authority", path.display());
+    Ok((client, authorities))
+}
+
+async fn of(file: Kubeconfig) -> Result<(Client, String)> {
+    // Without being told, kube takes the environment's proxy, which leads out of the cluster's network.
+    let behind_proxy =
+        file.clusters.iter().any(|c| c.cluster.as_ref().is_some_and(|c| c.proxy_url.is_some()));
     let mut config =
         Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
-    // A cluster on this machine is never behind a proxy.
-    config.proxy_url = None;
-    Ok(Client::try_from(config)?)
+    if !behind_proxy {
+        config.proxy_url = None;
+    }
+    let authorities = config.root_cert.iter().flatten().map(|der| pem(der)).collect();
+    Ok((Client::try_from(config)?, authorities))
+}
+
+fn pem(der: &[u8]) -> String {
+    let lines = STANDARD.encode(der).into_bytes();
+    let lines: Vec<_> = lines.chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 /// Says what to do when nobody answers.

@@ -7,6 +7,7 @@ mod data;
 mod kubeconfig;
 mod log;
 mod output;
+mod parts;
 mod pki;
 mod plan;
 mod progress;
@@ -42,6 +43,15 @@ enum Command {
     /// Stop the cluster.
     #[command(after_help = up::DOWN_EXAMPLES)]
     Down(up::Down),
+    /// Run the control loops alone, for an API server somewhere else.
+    #[command(after_help = parts::CONTROLLERS_EXAMPLES)]
+    Controllers(parts::Controllers),
+    /// Run the scheduler alone, for an API server somewhere else.
+    #[command(after_help = parts::SCHEDULER_EXAMPLES)]
+    Scheduler(parts::Scheduler),
+    /// Make this machine a node of an API server somewhere else.
+    #[command(after_help = parts::AGENT_EXAMPLES)]
+    Agent(parts::Agent),
     /// Print the administrator's kubeconfig.
     #[command(after_help = "Example:\n  plim kubeconfig > ~/.kube/config && kubectl get namespaces")]
     Kubeconfig,
@@ -114,6 +124,9 @@ fn main() -> ExitCode {
         Command::Up(up) => done(up.run(&data)),
         Command::Server(server) => done(server.run(&data)),
         Command::Down(down) => done(down.run(&data)),
+        Command::Controllers(part) => done(part.run()),
+        Command::Scheduler(part) => done(part.run()),
+        Command::Agent(agent) => done(agent.run(&data)),
         Command::Kubeconfig => done(kubeconfig::print(&data)),
         Command::Status(command) => done(command.run(&data)),
         Command::Build(command) => done(command.run(&data)),

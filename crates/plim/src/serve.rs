@@ -90,6 +90,23 @@ fn in_front(data: &Data, work: impl AsyncFnOnce(Progress, Ready) -> Result<()>) 
     })
 }
 
+/// Runs `work`, which keeps nothing in a folder, until it ends or this process is told to end.
+pub fn until_signal(work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    crate::log::start();
+    // As in `in_front`.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            ended = work() => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })
+}
+
 /// How `work` tells that it is ready, and learns that it shall end.
 pub struct Ready {
     report: Option<std::fs::File>,

@@ -46,6 +46,9 @@ struct Common {
     /// Addresses for services of type LoadBalancer.
     #[arg(long, default_value = "10.97.0.0/24", value_name = "CIDR")]
     load_balancer_pool: Ipv4Net,
+    /// Leave a part to another program, such as upstream's kube-scheduler; may be given several times.
+    #[arg(long, value_enum, value_name = "PART")]
+    disable: Vec<Part>,
 }
 
 /// Start the control plane alone.
@@ -53,9 +56,6 @@ struct Common {
 pub struct Server {
     #[command(flatten)]
     common: Common,
-    /// Leave a part to another program, such as upstream's kube-scheduler; may be given several times.
-    #[arg(long, value_enum, value_name = "PART")]
-    disable: Vec<Part>,
 }
 
 /// Start a cluster on this machine.
@@ -123,7 +123,8 @@ impl Server {
             let advertise =
                 if self.common.listen.is_unspecified() { own_address() } else { self.common.listen };
             let control =
-                Control::start(data, &self.common.addresses(advertise), &self.disable, &progress).await?;
+                Control::start(data, &self.common.addresses(advertise), &self.common.disable, &progress)
+                    .await?;
             tell(&progress, data, &control.url);
             ready.wait_for_end(progress).await?;
             control.stop().await;
@@ -165,8 +166,8 @@ impl Up {
         machine.up(data)?;
         step.done();
         let addresses = self.common.addresses(machine.gateway()?.into());
-        let control = Control::start(data, &addresses, &[], &progress).await?;
-        let nodes = node::start_all(data, &machine, &control, &progress).await?;
+        let control = Control::start(data, &addresses, &self.common.disable, &progress).await?;
+        let nodes = node::start_all(data, &machine, &control, None, &progress).await?;
         tell(&progress, data, &control.url);
         progress.line("  next        plim status · plim run --rm IMAGE -- COMMAND · kubectl apply -f FILE");
         ready.wait_for_end(progress).await?;
@@ -213,7 +214,7 @@ fn tell(progress: &Progress, data: &Data, url: &str) {
 }
 
 /// The address that this machine would use towards the outside; no packet is sent.
-fn own_address() -> IpAddr {
+pub fn own_address() -> IpAddr {
     let probe = || -> std::io::Result<IpAddr> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;

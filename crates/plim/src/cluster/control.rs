@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::connector::Connector;
+use super::{connector::Connector, node::Plane};
 use crate::{
     data::Data,
     kubeconfig,
@@ -79,7 +79,7 @@ pub struct Control {
 }
 
 /// Bits of the prefix of a node's part of the pod addresses.
-const NODE_MASK: u8 = 24;
+pub const NODE_MASK: u8 = 24;
 /// The issuer of service account tokens, as upstream names it by default.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -150,7 +150,7 @@ impl Control {
         config.rbac = Some(Arc::clone(&rbac));
         let server = Server::new(config);
         server.start().await?;
-        let tls = tls(&[&authority, &front_proxy], &serving)?;
+        let tls = tls(&[&authority.certificate, &front_proxy.certificate], &serving)?;
         let mut tasks = tokio::task::JoinSet::new();
         let serving = server.clone();
         tasks.spawn(async move {
@@ -164,14 +164,6 @@ impl Control {
         let mut control = Self { server, url, authority, store, tasks };
         control.run_loops(data, addresses, without)?;
         Ok(control)
-    }
-
-    /// A client in this process that acts as `user`.
-    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
-        let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
-        groups.push(access::AUTHENTICATED.to_owned());
-        let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
-        kube::Client::new(self.server.service_as(user), "default")
     }
 
     /// Starts what works beside the server, each as a client of it.
@@ -226,6 +218,23 @@ impl Control {
     }
 }
 
+impl Plane for Control {
+    fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+        groups.push(access::AUTHENTICATED.to_owned());
+        let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
+        kube::Client::new(self.server.service_as(user), "default")
+    }
+
+    fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    fn callers(&self) -> &str {
+        &self.authority.certificate
+    }
+}
+
 fn reachable(addresses: &Addresses) -> IpAddr {
     if addresses.listen.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -274,11 +283,11 @@ fn own_objects(addresses: &Addresses) -> Vec<apimachinery::Object> {
 }
 
 /// TLS 1.2 and 1.3; a client may show a certificate of one of these authorities.
-pub fn tls(authorities: &[&Authority], identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
+pub fn tls(authorities: &[&str], identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     for authority in authorities {
-        for certificate in CertificateDer::pem_slice_iter(authority.certificate.as_bytes()) {
+        for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
             roots.add(certificate?)?;
         }
     }

@@ -23,11 +23,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    control::{self, Control},
+    control,
     machine::{Machine, Place},
     pods::Pods,
 };
-use crate::{commands::image, data::Data, pki::Subject, progress::Progress};
+use crate::{
+    commands::image,
+    data::Data,
+    pki::{Authority, Subject},
+    progress::Progress,
+};
 
 /// The argument that makes this program a holder; see [`runtime::holder`].
 pub const HOLDER: &str = "__holder";
@@ -47,27 +52,42 @@ pub struct Nodes {
     _dns: Vec<dns::Server>,
 }
 
+/// The control plane as a node sees it: in the same process, or somewhere else.
+pub trait Plane {
+    /// A client that acts as `user`, if whose client it is can be chosen here.
+    fn client(&self, user: &str, groups: &[&str]) -> kube::Client;
+    /// Signs the certificates that nodes show.
+    fn authority(&self) -> &Authority;
+    /// The authority, PEM, of those who may show a certificate to a node: the API server above all.
+    fn callers(&self) -> &str;
+}
+
 /// What the nodes of a machine share.
 struct Shared<'a> {
     data: &'a Data,
     machine: &'a Machine,
-    control: &'a Control,
+    control: &'a dyn Plane,
+    /// The socket of a container runtime that takes the place of our own.
+    runtime: Option<&'a Path>,
     images: Images,
     zone: Arc<Zone>,
     upstream: Arc<Upstream>,
 }
 
-/// Starts every node of the machine, and waits until each is Ready.
+/// Starts every node of the machine, and waits until each is Ready. `runtime` is the socket of another CRI runtime, which
+/// then gives pods their network as well.
 pub async fn start_all(
     data: &Data,
     machine: &Machine,
-    control: &Control,
+    control: &dyn Plane,
+    runtime: Option<&Path>,
     progress: &Progress,
 ) -> Result<Nodes> {
     let shared = Shared {
         data,
         machine,
         control,
+        runtime,
         images: image::open(data)?,
         zone: Arc::new(Zone::new(DOMAIN).context("the cluster's domain is not a name")?),
         upstream: Arc::new(Upstream::from_resolv_conf(Path::new(RESOLV_CONF), None)),
@@ -156,20 +176,16 @@ async fn sandboxes(runtime: &Runtime) -> Result<Vec<(String, String)>> {
 impl Shared<'_> {
     async fn start(&self, place: &Place, first: bool, nodes: &mut Nodes) -> Result<()> {
         let folder = folder(self.data, place)?;
-        let pods = Pods::new(pod_net(&folder, self.machine, place)?);
-        let runtime =
-            open_runtime(&folder, self.machine, place, self.images.clone(), Arc::clone(&pods)).await?;
-        pods.take_over(&sandboxes(&runtime).await?)?;
-        let backend = Arc::clone(&runtime) as Arc<dyn streaming::Backend>;
-        let streams = streaming::Server::start(backend, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        runtime.set_stream_urls(Arc::new(Urls(streams)));
-
+        let parts = match self.runtime {
+            Some(socket) => another_runtime(socket),
+            None => self.own_runtime(place, &folder).await?,
+        };
         let name = dns::Config {
             address: self.machine.dns(),
             port: 53,
             netns: place.netns.clone(),
             assign: true,
-            namespace_of: pods.namespace_of(),
+            namespace_of: parts.namespace_of,
         };
         nodes._dns.push(dns::Server::start(name, Arc::clone(&self.zone), Arc::clone(&self.upstream))?);
         let proxy = self.control.client("system:kube-proxy", &[]);
@@ -180,14 +196,26 @@ impl Shared<'_> {
                 tracing::error!(%error, "the node's services are no longer brought up to date");
             }
         });
-        self.start_agent(place, &folder, runtime, nodes).await
+        self.start_agent(place, &folder, (parts.runtime, parts.images), nodes).await
+    }
+
+    async fn own_runtime(&self, place: &Place, folder: &Path) -> Result<RuntimeParts> {
+        let pods = Pods::new(pod_net(folder, self.machine, place)?);
+        let runtime =
+            open_runtime(folder, self.machine, place, self.images.clone(), Arc::clone(&pods)).await?;
+        pods.take_over(&sandboxes(&runtime).await?)?;
+        let backend = Arc::clone(&runtime) as Arc<dyn streaming::Backend>;
+        let streams = streaming::Server::start(backend, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        runtime.set_stream_urls(Arc::new(Urls(streams)));
+        let images = Arc::new(ImageService::new(self.images.clone()));
+        Ok(RuntimeParts { runtime, images, namespace_of: pods.namespace_of() })
     }
 
     async fn start_agent(
         &self,
         place: &Place,
         folder: &Path,
-        runtime: Arc<Runtime>,
+        (runtime, images): (agent::cri::Runtime, agent::cri::Images),
         nodes: &mut Nodes,
     ) -> Result<()> {
         let user = format!("system:node:{}", place.name);
@@ -199,15 +227,15 @@ impl Shared<'_> {
             names: vec![place.name.clone()],
             addresses: vec![place.address.into()],
         };
-        let identity = self.control.authority.identity(&format!("kubelet-{}", place.name), &subject)?;
-        let tls = control::tls(&[&self.control.authority], &identity)?;
+        let identity = self.control.authority().identity(&format!("kubelet-{}", place.name), &subject)?;
+        let tls = control::tls(&[self.control.callers()], &identity)?;
         let at = SocketAddr::new(place.address.into(), KUBELET_PORT);
         let listener = network::netns::within(place.netns.as_deref(), || std::net::TcpListener::bind(at))?
             .with_context(|| format!("cannot listen on {at}: is another node of this machine's there?"))?;
         let config = agent::Config {
             node_name: place.name.clone(),
             client,
-            images: Arc::new(ImageService::new(self.images.clone())),
+            images,
             runtime,
             root: folder.join("agent"),
             log_root: folder.join("logs"),
@@ -245,6 +273,19 @@ impl Shared<'_> {
         });
         Ok(())
     }
+}
+
+/// What runs a node's containers.
+struct RuntimeParts {
+    runtime: agent::cri::Runtime,
+    images: agent::cri::Images,
+    namespace_of: dns::server::NamespaceOf,
+}
+
+/// A runtime behind a socket. Whose address is whose is not known of it, so that names are not completed by namespace.
+fn another_runtime(socket: &Path) -> RuntimeParts {
+    let (runtime, images) = agent::cri::connect(socket.to_owned());
+    RuntimeParts { runtime, images, namespace_of: Arc::new(|_| None) }
 }
 
 /// The streaming server as the runtime asks it for URLs.
