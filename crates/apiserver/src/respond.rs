@@ -78,6 +78,17 @@ pub fn protobuf(value: &Value) -> Option<Vec<u8>> {
     kinds::protobuf::encode(value, text("apiVersion"), text("kind"))
 }
 
+/// The protobuf form of an object, from its wire bytes. `None`: another form is asked for, or it has none.
+pub fn protobuf_of(media: Media, served: &Served, wire: &[u8]) -> Result<Option<Vec<u8>>, ApiError> {
+    let (api_version, kind) = match media.transform {
+        _ if media.form != Form::Protobuf || media.beta => return Ok(None),
+        Transform::None => (&*served.api_version, &*served.resource.kind),
+        Transform::Partial | Transform::PartialList => ("meta.k8s.io/v1", "PartialObjectMetadata"),
+        Transform::Table => return Ok(None),
+    };
+    kinds::protobuf::encode_json(wire, api_version, kind).map_err(ApiError::internal)
+}
+
 /// The `Status` of an error.
 #[must_use]
 pub fn error(error: &ApiError, media: Media) -> Response {
@@ -112,6 +123,9 @@ pub fn object(
     query: &crate::request::Query,
 ) -> Result<Response, ApiError> {
     media.fits(&served.resource, false)?;
+    if let Some(bytes) = protobuf_of(media, served, wire)? {
+        return Ok(plain(status, PROTOBUF, bytes));
+    }
     match media.transform {
         Transform::None if media.form == Form::Json && !media.pretty => {
             Ok(plain(status, "application/json", Body::from(whole(served, wire))))

@@ -154,6 +154,9 @@ fn every_kinds_json_is_written_as_upstreams_protobuf_to_the_byte() {
         };
         let object: Value = serde_json::from_str(&json).unwrap();
         let ours = kinds::protobuf::encode(&object, &resource.api_version(), &resource.kind).unwrap();
+        let stored = serde_json::to_vec(&object).unwrap();
+        let of_json = kinds::protobuf::encode_json(&stored, &resource.api_version(), &resource.kind);
+        assert!(of_json.unwrap().as_ref() == Some(&ours), "{name} as JSON is written in another way");
         if ours != pb {
             let at = ours.iter().zip(&pb).take_while(|(a, b)| a == b).count();
             let near = |bytes: &[u8]| {

@@ -231,8 +231,8 @@ fn protobuf(served: &Served, media: Media, found: &Found) -> Result<Response, Ap
     let mut list = ListWriter::new(api_version, kind, &list_metadata(found))
         .ok_or_else(|| ApiError::internal(format!("{kind} has no protobuf form")))?;
     for entry in &found.entries {
-        if partial {
-            list.item(&respond::partial(&entry.value)?);
+        if partial || served.is_direct(entry) {
+            list.item_json(&entry.value).map_err(ApiError::internal)?;
         } else {
             list.item(&served.object(entry)?);
         }

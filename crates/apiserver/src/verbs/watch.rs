@@ -269,13 +269,11 @@ struct Format {
 impl Format {
     fn put(&mut self, out: &mut BytesMut, kind: &str, wire: &Bytes) -> Result<(), ApiError> {
         self.served.watches.told();
+        if let Some(object) = respond::protobuf_of(self.media, &self.served, wire)? {
+            out.put_slice(&encode_watch_event(kind, &object));
+            return Ok(());
+        }
         match self.media.transform {
-            Transform::None if self.media.form == Form::Protobuf => {
-                let served = &self.served;
-                let object = encoding::decode(wire, &served.api_version, &served.resource.kind)?;
-                self.line(out, kind, &object);
-                Ok(())
-            }
             Transform::None => {
                 out.reserve(wire.len() + self.served.head.len() + 40);
                 out.put_slice(br#"{"type":""#);

@@ -3,14 +3,16 @@
 //! The envelope is `k8s\0` and a `runtime.Unknown`; the message in it has the field numbers of the kind's type. Source:
 //! `k8s.io/apimachinery pkg/runtime/serializer/protobuf`, protobuf's wire format.
 
+mod plan;
 mod read;
+mod transcode;
 pub mod wire;
 mod write;
 
 use std::sync::OnceLock;
 
 pub use read::decode;
-pub use write::{ListWriter, encode, encode_watch_event, envelope};
+pub use write::{ListWriter, encode, encode_json, encode_watch_event};
 
 use crate::facts::{TABLE, Table};
 
