@@ -43,9 +43,16 @@ fn type_name(schema: &Schema, field: &str) -> Option<String> {
     Some(known)
 }
 
+fn describe(schema: &Schema, out: &mut Map<String, Value>) {
+    if let Some(text) = &schema.description {
+        out.insert("description".to_owned(), json!(text));
+    }
+}
+
 /// A named type, written out.
 pub(super) fn definition(schema: &Schema) -> Value {
     let mut out = Map::new();
+    describe(schema, &mut out);
     if let Some(kind) = schema.kind {
         out.insert("type".to_owned(), json!(kind_name(kind)));
     }
@@ -64,6 +71,7 @@ pub(super) fn definition(schema: &Schema) -> Value {
 
 fn property(schema: &Schema, field: &str) -> Value {
     let mut out = Map::new();
+    describe(schema, &mut out);
     let named = type_name(schema, field);
     match &named {
         Some(name) => {
