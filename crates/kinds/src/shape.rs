@@ -171,7 +171,12 @@ impl<'t> Shapes<'t> {
             schema.patch_merge_key = (!key.is_empty()).then(|| self.name(key));
         }
         let published = Published {
-            default: field.default.or(field.always).filter(|_| has_plain_default(field.kind)).and_then(json),
+            default: field
+                .default
+                .or(field.always)
+                .filter(|_| has_plain_default(field.kind))
+                .and_then(json)
+                .filter(|v| !v.is_null()),
             values: field.values.split(',').filter(|v| !v.is_empty()).map(|v| self.name(v)).collect(),
         };
         let tells = published != Published::default();

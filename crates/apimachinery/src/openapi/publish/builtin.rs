@@ -57,7 +57,12 @@ pub(super) fn definition(schema: &Schema) -> Value {
         out.insert("type".to_owned(), json!(kind_name(kind)));
     }
     if !schema.properties.is_empty() {
-        let fields = schema.properties.iter().map(|(name, field)| (name.to_string(), property(field, name)));
+        // Of all lists upstream has left out how this one is merged.
+        let bare = |field: &str| {
+            field == "verbs" && schema.name.as_deref().is_some_and(|n| n.ends_with(".v1.APIResource"))
+        };
+        let fields = schema.properties.iter();
+        let fields = fields.map(|(name, field)| (name.to_string(), property(field, name, bare(name))));
         out.insert("properties".to_owned(), Value::Object(fields.collect()));
     }
     if !schema.required.is_empty() {
@@ -69,7 +74,7 @@ pub(super) fn definition(schema: &Schema) -> Value {
     Value::Object(out)
 }
 
-fn property(schema: &Schema, field: &str) -> Value {
+fn property(schema: &Schema, field: &str, bare: bool) -> Value {
     let mut out = Map::new();
     describe(schema, &mut out);
     let named = type_name(schema, field);
@@ -99,7 +104,7 @@ fn property(schema: &Schema, field: &str) -> Value {
         out.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
     }
     if schema.kind == Some(Type::Array) {
-        list_type(schema, true, &mut out);
+        list_type(schema, !bare, &mut out);
     }
     strategy(schema, &mut out);
     Value::Object(out)
