@@ -342,8 +342,10 @@ fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
 
 /// A custom resource's own rules.
 pub(crate) fn custom_errors(resource: &Resource, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-    match old {
+    let mut errors = match old {
         None => apimachinery::validate::create(new, &resource.schema),
         Some(old) => apimachinery::validate::update(new, old, &resource.schema),
-    }
+    };
+    errors.extend(special::scale::custom_errors(resource, new));
+    errors
 }
