@@ -17,6 +17,11 @@ pub fn too_long(max: usize) -> String {
     format!("must be no more than {max} characters")
 }
 
+/// The same of keys and values of labels, as upstream has come to say it.
+fn too_many_bytes(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
 /// `must be between LOW and HIGH, inclusive`
 #[must_use]
 pub fn not_between(low: i64, high: i64) -> String {
@@ -169,7 +174,7 @@ pub fn is_qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        errors.push(format!("name part {}", too_long(63)));
+        errors.push(format!("name part {}", too_many_bytes(63)));
     }
     if !key_shape(name) {
         errors.push(format!("name part {}", pattern_words(LABEL_KEY_WORDS, LABEL_KEY, examples)));
@@ -182,7 +187,7 @@ pub fn is_qualified_name(value: &str) -> Vec<String> {
 pub fn is_label_value(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > 63 {
-        errors.push(too_long(63));
+        errors.push(too_many_bytes(63));
     }
     if !value.is_empty() && !key_shape(value) {
         let words = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";

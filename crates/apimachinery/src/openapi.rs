@@ -8,7 +8,7 @@ mod publish;
 mod structural;
 
 pub use definition::{define, field_at};
-pub use publish::to_json;
+pub use publish::{SCALARS, to_json};
 pub use structural::{from_json_schema, from_json_schema_at};
 
 #[cfg(test)]

@@ -97,6 +97,17 @@ pub struct Schema {
     pub rules: Option<Box<Rules>>,
     /// Text for `kubectl explain` and OpenAPI.
     pub description: Option<Arc<str>>,
+    /// Built-in fields: what published documents say beside all this, and nothing else reads.
+    pub published: Option<Box<Published>>,
+}
+
+/// What OpenAPI v3 tells of a built-in field.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Published {
+    /// The field's default by its Go type or marker; what defaulting code sets is not told.
+    pub default: Option<Value>,
+    /// The known values of the field, or of what its list or map holds.
+    pub values: Vec<Arc<str>>,
 }
 
 /// Value validation of one node: the JSON-schema keywords and the CEL rules of a structural schema.

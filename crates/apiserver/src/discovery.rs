@@ -161,7 +161,9 @@ fn group(group: &Listed<'_>) -> Value {
 
 fn storage_hash(served: &Served) -> String {
     let resource = &served.resource;
-    let text = format!("{}/{}/{}", resource.group, served.storage_version, resource.kind);
+    // Events are stored as those of the core group.
+    let group = if &*resource.group == "events.k8s.io" { "" } else { &*resource.group };
+    let text = format!("{group}/{}/{}", served.storage_version, resource.kind);
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
 }
 

@@ -309,7 +309,7 @@ impl Write {
                 errors.push(FieldError::not_supported(
                     &path("fieldValidation"),
                     other,
-                    &["Ignore", "Strict", "Warn"],
+                    &["", "Ignore", "Strict", "Warn"],
                 ));
                 FieldValidation::Warn
             }
@@ -415,7 +415,7 @@ impl Delete {
                 errors.push(FieldError::not_supported(
                     &path("propagationPolicy"),
                     other,
-                    &["Background", "Foreground", "Orphan"],
+                    &["Foreground", "Background", "Orphan", "nil"],
                 ));
                 None
             }

@@ -7,7 +7,7 @@ use std::{
 
 use apimachinery::{
     Schema,
-    schema::{ListType, PatchStrategy, Type},
+    schema::{ListType, PatchStrategy, Published, Type},
 };
 use serde_json::Value;
 
@@ -140,8 +140,15 @@ impl<'t> Shapes<'t> {
         let omit_empty =
             (field.always.is_none() || default.is_some()) && !field.pointer && !is_struct(field.kind);
         let key = format!(
-            "{} {:?} {default:?} {} {} {} {} {omit_empty}",
-            field.kind, field.always, field.list, field.atomic, field.granular, field.patch
+            "{} {:?} {default:?} {:?} {} {} {} {} {} {omit_empty}",
+            field.kind,
+            field.always,
+            field.default,
+            field.values,
+            field.list,
+            field.atomic,
+            field.granular,
+            field.patch
         );
         if let Some(made) = self.made.get(&key) {
             return Arc::clone(made);
@@ -163,6 +170,17 @@ impl<'t> Shapes<'t> {
             schema.patch_strategy = PatchStrategy { merge: has("merge"), retain_keys: has("retainKeys") };
             schema.patch_merge_key = (!key.is_empty()).then(|| self.name(key));
         }
+        let published = Published {
+            default: field
+                .default
+                .or(field.always)
+                .filter(|_| has_plain_default(field.kind))
+                .and_then(json)
+                .filter(|v| !v.is_null()),
+            values: field.values.split(',').filter(|v| !v.is_empty()).map(|v| self.name(v)).collect(),
+        };
+        let tells = published != Published::default();
+        schema.published = tells.then(|| Box::new(published));
         let made = if schema == *base { base } else { Arc::new(schema) };
         // What was cut because it is inside itself depends on the place and is not shared.
         if !self.open.contains(&field.kind.trim_start_matches(['[', ']', '{', '}'])) {
@@ -174,6 +192,12 @@ impl<'t> Shapes<'t> {
 
 fn is_struct(kind: &str) -> bool {
     kind.contains('.') && !kind.starts_with(['[', '{'])
+}
+
+/// Upstream tells no default of types that write themselves, nor of lists and maps.
+fn has_plain_default(kind: &str) -> bool {
+    let own = matches!(kind, "time" | "microtime" | "quantity" | "intstr" | "object" | "any");
+    !own && !kind.starts_with(['[', '{'])
 }
 
 /// Values in the table and in [`defaults`] are JSON; a test reads them all.

@@ -1,5 +1,9 @@
 //! Writes schemas as OpenAPI, version 2 or 3.
 
+mod builtin;
+
+pub use builtin::SCALARS;
+
 use serde_json::{Map, Value, json};
 
 use crate::schema::{CelRule, ListType, Rules, Schema, Type};
@@ -12,7 +16,11 @@ use crate::schema::{CelRule, ListType, Rules, Schema, Type};
 /// Source: `k8s.io/apiextensions-apiserver/pkg/controller/openapi/v2`.
 #[must_use]
 pub fn to_json(schema: &Schema, version: u8) -> Value {
-    node(schema, version == 2)
+    if version == 3 && schema.name.is_some() {
+        builtin::definition(schema)
+    } else {
+        node(schema, version == 2)
+    }
 }
 
 /// What version 2 shows of a schema: a value that may be null or anything else has no type that kubectl could check.
@@ -129,29 +137,11 @@ fn written(schema: &Schema, old: bool) -> Value {
     if !required.is_empty() {
         put("required", json!(required));
     }
-    match schema.list_type {
-        ListType::Set => put("x-kubernetes-list-type", json!("set")),
-        ListType::Map => {
-            put("x-kubernetes-list-type", json!("map"));
-            put("x-kubernetes-list-map-keys", json!(schema.list_map_keys));
-        }
-        ListType::Atomic => {}
-    }
+    list_type(schema, false, &mut out);
     if schema.atomic_map {
-        put("x-kubernetes-map-type", json!("atomic"));
+        out.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
     }
-    let strategy = match (schema.patch_strategy.merge, schema.patch_strategy.retain_keys) {
-        (true, true) => "merge,retainKeys",
-        (true, false) => "merge",
-        (false, true) => "retainKeys",
-        (false, false) => "",
-    };
-    if !strategy.is_empty() {
-        put("x-kubernetes-patch-strategy", json!(strategy));
-    }
-    if let Some(key) = &schema.patch_merge_key {
-        put("x-kubernetes-patch-merge-key", json!(key));
-    }
+    strategy(schema, &mut out);
     if let Some(rules) = &schema.rules {
         write_rules(rules, old, &mut out);
     }
@@ -164,6 +154,41 @@ fn written(schema: &Schema, old: bool) -> Value {
         }
     }
     Value::Object(out)
+}
+
+/// How a list is merged; that it is replaced as a whole is told of built-in ones only.
+fn list_type(schema: &Schema, atomic: bool, out: &mut Map<String, Value>) {
+    let mut put = |key: &str, value: Value| {
+        out.insert(key.to_owned(), value);
+    };
+    match schema.list_type {
+        ListType::Set => put("x-kubernetes-list-type", json!("set")),
+        ListType::Map => {
+            put("x-kubernetes-list-type", json!("map"));
+            put("x-kubernetes-list-map-keys", json!(schema.list_map_keys));
+        }
+        ListType::Atomic if atomic => put("x-kubernetes-list-type", json!("atomic")),
+        ListType::Atomic => {}
+    }
+}
+
+/// How a strategic merge patch treats it.
+fn strategy(schema: &Schema, out: &mut Map<String, Value>) {
+    let mut put = |key: &str, value: Value| {
+        out.insert(key.to_owned(), value);
+    };
+    let strategy = match (schema.patch_strategy.merge, schema.patch_strategy.retain_keys) {
+        (true, true) => "merge,retainKeys",
+        (true, false) => "merge",
+        (false, true) => "retainKeys",
+        (false, false) => "",
+    };
+    if !strategy.is_empty() {
+        put("x-kubernetes-patch-strategy", json!(strategy));
+    }
+    if let Some(key) = &schema.patch_merge_key {
+        put("x-kubernetes-patch-merge-key", json!(key));
+    }
 }
 
 fn kind_name(kind: Type) -> &'static str {

@@ -15,9 +15,9 @@ pub struct Operation {
     pub id: String,
     /// Group, version and kind of what it is about.
     pub gvk: (String, String, String),
-    /// Query parameters, all of them texts.
+    /// Query parameters.
     pub query: &'static [&'static str],
-    /// The type of the body, if it takes one.
+    /// The type of the body, if it takes one; deletes do without.
     pub body: Option<String>,
     /// The type of the answer, if it is one of the document's.
     pub answer: Option<String>,
@@ -35,7 +35,26 @@ pub struct Path {
     pub operations: Vec<Operation>,
 }
 
-const LIST: [&str; 10] = [
+/// The type of a query parameter.
+pub fn type_of(parameter: &str) -> &'static str {
+    match parameter {
+        "allowWatchBookmarks"
+        | "force"
+        | "ignoreStoreReadErrorWithClusterBreakingPotential"
+        | "orphanDependents"
+        | "sendInitialEvents"
+        | "watch" => "boolean",
+        "gracePeriodSeconds" | "limit" | "timeoutSeconds" => "integer",
+        _ => "string",
+    }
+}
+
+/// The name of a type that belongs to no group.
+pub fn meta(kind: &str) -> String {
+    format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")
+}
+
+const LIST: [&str; 11] = [
     "allowWatchBookmarks",
     "continue",
     "fieldSelector",
@@ -44,12 +63,35 @@ const LIST: [&str; 10] = [
     "resourceVersion",
     "resourceVersionMatch",
     "sendInitialEvents",
+    "shardSelector",
     "timeoutSeconds",
     "watch",
 ];
 const WRITE: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
 const PATCH: [&str; 4] = ["dryRun", "fieldManager", "fieldValidation", "force"];
-const DELETE: [&str; 4] = ["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
+const DELETE: [&str; 5] = [
+    "dryRun",
+    "gracePeriodSeconds",
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+    "orphanDependents",
+    "propagationPolicy",
+];
+const DELETE_MANY: [&str; 14] = [
+    "continue",
+    "dryRun",
+    "fieldSelector",
+    "gracePeriodSeconds",
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+    "labelSelector",
+    "limit",
+    "orphanDependents",
+    "propagationPolicy",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "shardSelector",
+    "timeoutSeconds",
+];
 
 /// The paths of a served kind below `api/v1` or `apis/GROUP/VERSION`.
 pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
@@ -69,7 +111,11 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
             id: id(word, &r.group, &r.version, &about),
             gvk: (r.group.to_string(), r.version.to_string(), r.kind.to_string()),
             query,
-            body: matches!(verb, "create" | "update").then(|| name.to_owned()),
+            body: match verb {
+                "create" | "update" => Some(name.to_owned()),
+                "delete" | "deletecollection" => Some(meta("DeleteOptions")),
+                _ => None,
+            },
             answer: (!answer.is_empty()).then(|| answer.to_owned()),
             patches: patches(verb, r.builtin),
         }
@@ -83,12 +129,15 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
         many.push(make("create", about.clone(), &WRITE, name));
     }
     if has("deletecollection") {
-        many.push(make("deletecollection", format!("Collection{about}"), &DELETE, ""));
+        many.push(make("deletecollection", format!("Collection{about}"), &DELETE_MANY, &meta("Status")));
     }
     let mut one = Vec::new();
     for (verb, query) in [("get", &[][..]), ("update", &WRITE), ("delete", &DELETE), ("patch", &PATCH)] {
         if has(verb) {
-            one.push(make(verb, about.clone(), query, if verb == "delete" { "" } else { name }));
+            let status = meta("Status");
+            let whole = r.behaviour.deleted == kinds::DeletedObject::Object;
+            let answer = if verb == "delete" && !whole { &status } else { name };
+            one.push(make(verb, about.clone(), query, answer));
         }
     }
     let mut paths = Vec::new();
@@ -106,6 +155,42 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
     paths.push(Path { path: single, parameters: inner, operations: one });
     paths.retain(|path| !path.operations.is_empty());
     paths
+}
+
+/// The old paths that watch a built-in kind without `watch=true`.
+pub fn watches(base: &str, served: &Served) -> Vec<Path> {
+    let r = &served.resource;
+    if !r.builtin || !r.verbs.iter().any(|verb| &**verb == "watch") {
+        return Vec::new();
+    }
+    let path = |place: &str, parameters: Vec<&'static str>, action: &'static str, about: String| Path {
+        path: format!("/{base}/watch/{place}"),
+        parameters,
+        operations: vec![Operation {
+            method: "get",
+            action,
+            id: id("watch", &r.group, &r.version, &about),
+            gvk: (r.group.to_string(), r.version.to_string(), r.kind.to_string()),
+            query: &LIST,
+            body: None,
+            answer: Some(meta("WatchEvent")),
+            patches: &[],
+        }],
+    };
+    let (kind, plural) = (&r.kind, &r.plural);
+    if !r.namespaced {
+        return vec![
+            path(plural, Vec::new(), "watchlist", format!("{kind}List")),
+            path(&format!("{plural}/{{name}}"), vec!["name"], "watch", kind.to_string()),
+        ];
+    }
+    let within = format!("namespaces/{{namespace}}/{plural}");
+    let one = format!("{within}/{{name}}");
+    vec![
+        path(plural, Vec::new(), "watchlist", format!("{kind}ListForAllNamespaces")),
+        path(&within, vec!["namespace"], "watchlist", format!("Namespaced{kind}List")),
+        path(&one, vec!["name", "namespace"], "watch", format!("Namespaced{kind}")),
+    ]
 }
 
 fn subresource(served: &Served, name: &str, scope: &str, sub: &Subresource) -> Vec<Operation> {
@@ -167,8 +252,25 @@ fn capital(word: &str) -> String {
 
 /// `createAppsV1NamespacedDeployment`, `readCoreV1Node`
 fn id(word: &str, group: &str, version: &str, about: &str) -> String {
+    format!("{word}{}{}{about}", words_of(group), capital(version))
+}
+
+/// `RbacAuthorization` of `rbac.authorization.k8s.io`
+fn words_of(group: &str) -> String {
     let group = if group.is_empty() { "core" } else { group };
     let group = group.strip_suffix(".k8s.io").unwrap_or(group);
-    let group: String = group.split('.').map(capital).collect();
-    format!("{word}{group}{}{about}", capital(version))
+    group.split('.').map(capital).collect()
+}
+
+/// The tag of a document's operations: `rbacAuthorization_v1`.
+pub fn tag(group: &str, version: &str) -> String {
+    let words = words_of(group);
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    format!("{}_{version}", first.into_iter().chain(letters).collect::<String>())
+}
+
+/// How the operation is called that lists what a version serves: `getAppsV1APIResources`.
+pub fn discovery(group: &str, version: &str) -> String {
+    id("get", group, version, "APIResources")
 }

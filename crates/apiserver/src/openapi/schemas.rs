@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use apimachinery::{Schema, openapi::to_json};
 use serde_json::{Map, Value, json};
 
+use super::operations;
 use crate::catalogue::Served;
 
 /// `io.k8s.api.apps.v1.Deployment`; a custom group is turned round: `com.example.v1.Widget`.
@@ -62,7 +63,10 @@ pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
         select(schema);
     }
     if r.verbs.iter().any(|verb| &**verb == "list") {
-        let metadata = list_metadata(into, version);
+        let mut metadata = list_metadata(into, version);
+        if version == 3 && r.builtin {
+            metadata = json!({"allOf": [metadata], "default": {}});
+        }
         let mut list = json!({
             "type": "object", "required": ["items"],
             "properties": {
@@ -73,6 +77,42 @@ pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
         });
         select(&mut list);
         into.insert(list_name_of(served), list);
+    }
+}
+
+/// The types that belong to no group, of which operations speak.
+static META: LazyLock<Vec<(String, Arc<Schema>)>> = LazyLock::new(|| {
+    ["APIResourceList", "DeleteOptions", "Status", "WatchEvent"]
+        .into_iter()
+        .filter_map(|kind| Some((kind.to_owned(), kinds::schema_of("v1", kind)?)))
+        .collect()
+});
+
+/// Adds to a v3 document what its operations and types name, and is not its own: types of no group, and types that
+/// write themselves.
+pub fn add_meta(into: &mut Map<String, Value>, paths: &Map<String, Value>, group: &str, version: &str) {
+    let mut text = serde_json::to_string(paths).unwrap_or_default();
+    for (kind, schema) in META.iter() {
+        let name = operations::meta(kind);
+        if !text.contains(&format!("/{name}\"")) {
+            continue;
+        }
+        named(into, schema, &name, 3);
+        let mut kinds = vec![gvk("", "v1", kind)];
+        if matches!(&**kind, "DeleteOptions" | "WatchEvent") && !group.is_empty() {
+            kinds.push(gvk(group, version, kind));
+        }
+        if let Some(schema) = into.get_mut(&name) {
+            schema["x-kubernetes-group-version-kind"] = kinds.into();
+        }
+    }
+    text.push_str(&serde_json::to_string(into).unwrap_or_default());
+    for (name, schema) in apimachinery::openapi::SCALARS {
+        if text.contains(&format!("/{name}\""))
+            && let Ok(schema) = serde_json::from_str(schema)
+        {
+            into.insert(name.to_owned(), schema);
+        }
     }
 }
 

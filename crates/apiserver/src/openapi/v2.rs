@@ -38,7 +38,7 @@ pub fn document(catalogue: &Catalogue) -> Value {
 }
 
 fn parameter(name: &str, place: &str) -> Value {
-    let mut out = json!({"name": name, "in": place, "type": "string", "uniqueItems": true});
+    let mut out = json!({"name": name, "in": place, "type": operations::type_of(name), "uniqueItems": true});
     if place == "path" {
         out["required"] = true.into();
     }
@@ -50,7 +50,7 @@ fn operation(op: &Operation) -> Value {
     let mut body = |schema: Value| {
         parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
     };
-    if let Some(name) = &op.body {
+    if let Some(name) = op.body.as_ref().filter(|_| op.method != "delete") {
         body(reference(name, 2));
     }
     let consumes = if op.patches.is_empty() {
@@ -60,7 +60,7 @@ fn operation(op: &Operation) -> Value {
         op.patches
     };
     let mut ok = json!({"description": "OK"});
-    if let Some(name) = &op.answer {
+    if let Some(name) = op.answer.as_ref().filter(|_| op.method != "delete") {
         ok["schema"] = reference(name, 2);
     }
     let (group, version, kind) = &op.gvk;

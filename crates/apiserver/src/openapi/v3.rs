@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    operations::{self, Operation},
+    operations::{self, Operation, meta},
     schemas::{self, gvk, name_of, reference},
 };
 use crate::catalogue::{Catalogue, Version};
@@ -29,55 +29,124 @@ fn minor(version: &str) -> &str {
 fn document(base: &str, version: &Version) -> Value {
     let mut schemas = Map::new();
     let mut paths = Map::new();
+    let (mut group, mut own) = (String::new(), String::new());
     for served in version.resources.values() {
         schemas::add(&mut schemas, served, 3);
-        for path in operations::of(base, served, &name_of(served)) {
-            let mut item: Map<String, Value> =
-                path.operations.iter().map(|op| (op.method.to_owned(), operation(op))).collect();
-            let parameters: Vec<Value> = path.parameters.iter().map(|name| parameter(name, "path")).collect();
-            if !parameters.is_empty() {
-                item.insert("parameters".to_owned(), parameters.into());
-            }
-            paths.insert(path.path, Value::Object(item));
+        let builtin = served.resource.builtin;
+        (group, own) = (served.resource.group.to_string(), served.resource.version.to_string());
+        let tag = operations::tag(&group, &own);
+        let paths_of = operations::of(base, served, &name_of(served));
+        for path in paths_of.into_iter().chain(operations::watches(base, served)) {
+            paths.insert(path.path.clone(), item(&path, &tag, builtin));
         }
     }
+    let tag = operations::tag(&group, &own);
+    let list = content(&PRODUCED, &reference(&meta("APIResourceList"), 3));
+    let mut discovery = json!({
+        "operationId": operations::discovery(&group, &own), "tags": [tag],
+        "responses": {"200": {"description": "OK", "content": list}, "401": {"description": "Unauthorized"}},
+    });
+    discovery["description"] = "get available resources".into();
+    paths.insert(format!("/{base}/"), json!({"get": discovery}));
+    schemas::add_meta(&mut schemas, &paths, &group, &own);
+    let token = json!({"type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"});
     json!({
         "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": minor(crate::health::KUBERNETES)},
-        "paths": paths, "components": {"schemas": schemas},
+        "paths": paths, "components": {"schemas": schemas, "securitySchemes": {"BearerToken": token}},
     })
 }
 
-fn parameter(name: &str, place: &str) -> Value {
-    let mut out = json!({"name": name, "in": place, "schema": {"type": "string", "uniqueItems": true}});
+/// What answers may be encoded as: built-in kinds, custom ones, lists of built-in kinds.
+const PRODUCED: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+const CUSTOM: [&str; 2] = ["application/json", "application/yaml"];
+const STREAMED: [&str; 5] = [
+    "application/json",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+    "application/yaml",
+];
+
+/// A path. What all its operations take stands beside them.
+fn item(path: &operations::Path, tag: &str, builtin: bool) -> Value {
+    let taken = |op: &Operation| {
+        let mut names: Vec<(&'static str, &'static str)> = op.query.iter().map(|n| (*n, "query")).collect();
+        names.extend(path.parameters.iter().map(|n| (*n, "path")));
+        names.push(("pretty", "query"));
+        names.sort_unstable();
+        names
+    };
+    let all: Vec<Vec<_>> = path.operations.iter().map(taken).collect();
+    let (shared, _): (Vec<_>, Vec<_>) =
+        all.first().cloned().unwrap_or_default().into_iter().partition(|p| all.iter().all(|o| o.contains(p)));
+    let mut item = Map::new();
+    for (op, names) in path.operations.iter().zip(&all) {
+        let own: Vec<Value> = names.iter().filter(|p| !shared.contains(p)).map(|p| parameter(*p)).collect();
+        item.insert(op.method.to_owned(), operation(op, own, tag, builtin));
+    }
+    if !shared.is_empty() {
+        item.insert("parameters".to_owned(), shared.iter().map(|p| parameter(*p)).collect());
+    }
+    Value::Object(item)
+}
+
+fn parameter((name, place): (&str, &str)) -> Value {
+    let schema = json!({"type": operations::type_of(name), "uniqueItems": true});
+    let mut out = json!({"name": name, "in": place, "schema": schema});
     if place == "path" {
         out["required"] = true.into();
     }
     out
 }
 
-fn content(name: &str) -> Value {
-    json!({"content": {"application/json": {"schema": reference(name, 3)}}})
+fn content(types: &[&str], schema: &Value) -> Value {
+    types.iter().map(|kind| ((*kind).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
 }
 
-fn operation(op: &Operation) -> Value {
-    let parameters: Vec<Value> = op.query.iter().map(|name| parameter(name, "query")).collect();
-    let mut ok = op.answer.as_deref().map_or_else(|| json!({}), content);
-    ok["description"] = "OK".into();
+fn operation(op: &Operation, parameters: Vec<Value>, tag: &str, builtin: bool) -> Value {
+    let produced: &[&str] = match (builtin, op.action) {
+        (true, "list" | "watch" | "watchlist") => &STREAMED,
+        (true, _) => &PRODUCED,
+        (false, _) => &CUSTOM,
+    };
+    let mut responses = Map::new();
+    let codes: &[(&str, &str)] = match op.action {
+        "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+        "put" | "patch" => &[("200", "OK"), ("201", "Created")],
+        "delete" => &[("200", "OK"), ("202", "Accepted")],
+        _ => &[("200", "OK")],
+    };
+    for (code, words) in codes {
+        let mut answer = json!({"description": words});
+        if let Some(name) = &op.answer {
+            answer["content"] = content(produced, &reference(name, 3));
+        }
+        responses.insert((*code).to_owned(), answer);
+    }
+    responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
     let (group, version, kind) = &op.gvk;
     let mut out = json!({
-        "operationId": op.id, "parameters": parameters, "responses": {"200": ok},
+        "operationId": op.id, "responses": responses, "tags": [tag],
         "x-kubernetes-action": op.action, "x-kubernetes-group-version-kind": gvk(group, version, kind),
     });
+    if !parameters.is_empty() {
+        out["parameters"] = parameters.into();
+    }
+    let deletes = op.method == "delete";
     if let Some(body) = &op.body {
-        out["requestBody"] = content(body);
+        let consumed: &[&str] = if builtin { &["*/*"] } else { &CUSTOM };
+        out["requestBody"] = json!({"content": content(consumed, &reference(body, 3))});
     }
     if !op.patches.is_empty() {
-        let types: Map<String, Value> = op
-            .patches
-            .iter()
-            .map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "object"}})))
-            .collect();
-        out["requestBody"] = json!({"content": types});
+        out["requestBody"] = json!({"content": content(op.patches, &reference(&meta("Patch"), 3))});
+    }
+    if !deletes && out["requestBody"].is_object() {
+        out["requestBody"]["required"] = true.into();
+    }
+    if out["requestBody"].is_null()
+        && let Some(fields) = out.as_object_mut()
+    {
+        fields.remove("requestBody");
     }
     out
 }

@@ -14,7 +14,8 @@ pub mod token;
 
 use access::UserInfo;
 use apimachinery::{ApiError, Object};
-use kinds::Resource;
+use chrono::{DateTime, Utc};
+use kinds::{Resource, apiextensions::names};
 use serde_json::{Value, json};
 use store::{Key, Op};
 
@@ -85,7 +86,7 @@ pub(crate) fn waits_for_finalize(resource: &Resource, object: &Object) -> bool {
 
 /// A definition stays until its objects are gone.
 pub(crate) fn hold_deleted(resource: &Resource, object: &mut Object) {
-    if &*resource.plural != "customresourcedefinitions" || &*resource.group != "apiextensions.k8s.io" {
+    if !is_definition(resource) {
         return;
     }
     let cleanup = kinds::apiextensions::CLEANUP;
@@ -98,8 +99,17 @@ pub(crate) fn hold_deleted(resource: &Resource, object: &mut Object) {
     }
 }
 
-/// A namespace says in its status that it is going.
-pub(crate) fn mark_terminating(resource: &Resource, object: &mut Object) {
+/// Whether its deletion begins in a way of its own: no policy about dependents, and no new generation.
+pub(crate) fn is_definition(resource: &Resource) -> bool {
+    &*resource.plural == "customresourcedefinitions" && &*resource.group == "apiextensions.k8s.io"
+}
+
+/// A namespace or definition says in its status that it is going.
+pub(crate) fn mark_terminating(resource: &Resource, object: &mut Object, now: DateTime<Utc>) {
+    if is_definition(resource) {
+        let words = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        names::set_condition(object, "Terminating", true, "InstanceDeletionPending", words, now);
+    }
     if is_namespace(resource) {
         if !object["status"].is_object() {
             object["status"] = Value::Object(serde_json::Map::new());
@@ -110,7 +120,7 @@ pub(crate) fn mark_terminating(resource: &Resource, object: &mut Object) {
 
 /// Whether an object under deletion says how long it may take. Namespaces and definitions have a way of their own.
 pub(crate) fn tells_grace(resource: &Resource) -> bool {
-    !is_namespace(resource) && &*resource.plural != "customresourcedefinitions"
+    !is_namespace(resource) && !is_definition(resource)
 }
 
 fn is_namespace(resource: &Resource) -> bool {

@@ -2,7 +2,7 @@
 
 use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, selector::LabelSelector};
 use bytes::Bytes;
-use kinds::ScalePaths;
+use kinds::{Resource, ScalePaths};
 use serde_json::{Value, json};
 
 use crate::{
@@ -101,7 +101,7 @@ impl View for AsScale<'_> {
 
     fn put(&self, object: &mut Object, view: &Object) -> Result<(), ApiError> {
         let path = &paths(self.0)?.spec_replicas;
-        let replicas = wanted(view)?;
+        let replicas = wanted(self.0, view)?;
         if at(object, path).and_then(Value::as_i64).unwrap_or_default() != replicas {
             set(object, path, replicas.into());
         }
@@ -121,7 +121,7 @@ fn unmarshalled(value: &Value) -> String {
     }
 }
 
-fn wanted(scale: &Object) -> Result<i64, ApiError> {
+fn wanted(served: &Served, scale: &Object) -> Result<i64, ApiError> {
     let path = FieldPath::root().child("spec").child("replicas");
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
@@ -132,11 +132,42 @@ fn wanted(scale: &Object) -> Result<i64, ApiError> {
             ))
         })?,
     };
-    if replicas < 0 {
+    // Custom resources are asked themselves: see [`custom_errors`].
+    if replicas < 0 && served.resource.builtin {
         let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
         return Err(ApiError::invalid("autoscaling", "Scale", meta::name(scale), &[error]));
     }
     Ok(replicas)
+}
+
+/// What is wrong with the numbers of replicas in a custom resource that can be scaled.
+///
+/// Source: `k8s.io/apiextensions-apiserver/pkg/registry/customresource/validator.go`.
+pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldError> {
+    let Some(paths) = resource.subresource("scale").and_then(|s| s.scale.as_ref()) else { return Vec::new() };
+    let check = |path: &str| {
+        let full = format!(".{}", path.trim_start_matches('.'));
+        let value = at(object, path)?;
+        let (number, why) = match value.as_i64() {
+            Some(number) if number < 0 => (number, "should be a non-negative integer".to_owned()),
+            Some(number) if number > i64::from(i32::MAX) => {
+                (number, format!("should be less than or equal to {}", i32::MAX))
+            }
+            Some(_) => return None,
+            None => {
+                let kind = match value {
+                    Value::String(_) => "string",
+                    Value::Bool(_) => "bool",
+                    Value::Number(_) => "float64",
+                    _ => return None,
+                };
+                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                (0, format!("{full} accessor error: {shown} is of the type {kind}, expected int64"))
+            }
+        };
+        Some(FieldError::invalid(&FieldPath::from(&*full), number, why))
+    };
+    [&paths.spec_replicas, &paths.status_replicas].into_iter().filter_map(|path| check(path)).collect()
 }
 
 /// An applied Scale as a configuration of the object itself: its number of replicas and nothing else.
@@ -164,7 +195,7 @@ fn configuration(
         }
     }
     if scale["spec"].get("replicas").is_some() {
-        set(&mut config, &paths(served)?.spec_replicas, wanted(&scale)?.into());
+        set(&mut config, &paths(served)?.spec_replicas, wanted(served, &scale)?.into());
     }
     Ok(config)
 }
@@ -227,7 +258,7 @@ pub(crate) async fn write(
             (None, None) => return Err(ApiError::internal("no scale was sent")),
         };
         let mut new = old.clone();
-        set(&mut new, &paths.spec_replicas, wanted(&scale)?.into());
+        set(&mut new, &paths.spec_replicas, wanted(served, &scale)?.into());
         tracker.update(Some(old), &mut new);
         new["metadata"]["resourceVersion"] = meta::resource_version(&scale).into();
         Ok(new)

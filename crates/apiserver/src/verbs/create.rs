@@ -293,7 +293,31 @@ fn name_check(rule: NameRule) -> names::NameCheck {
     }
 }
 
-/// What is wrong with a new object: the strategy's findings, the metadata's only when there are none.
+/// Finalizers of built-in kinds have a domain, or are of the standard ones.
+///
+/// Source: `k8s.io/kubernetes/pkg/apis/core/validation`; the groups named here validate metadata without it.
+pub(super) fn standard_finalizers(resource: &Resource, object: &Object) -> Vec<FieldError> {
+    let exempt = matches!(
+        &*resource.group,
+        "admissionregistration.k8s.io"
+            | "apiextensions.k8s.io"
+            | "apiregistration.k8s.io"
+            | "coordination.k8s.io"
+            | "node.k8s.io"
+            | "policy"
+    );
+    if exempt || !resource.builtin || &*resource.kind == "Event" {
+        return Vec::new();
+    }
+    let path = apimachinery::FieldPath::root().child("metadata").child("finalizers");
+    let known =
+        |name: &str| name.contains('/') || matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+    let odd = meta::finalizers(object).enumerate().filter(|(_, name)| !known(name));
+    let words = "name is neither a standard finalizer name nor is it fully qualified";
+    odd.map(|(index, name)| FieldError::invalid(&path.index(index), name, words)).collect()
+}
+
+/// What is wrong with a new object: its metadata first. Two kinds look at theirs only when all else is well.
 fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
     if meta::name(object).is_empty() {
         let path = apimachinery::FieldPath::root().child("metadata").child("name");
@@ -301,8 +325,15 @@ fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
     }
     let metadata = || meta::validate_create(object, resource.namespaced, name_check(resource.behaviour.name));
     if resource.builtin {
-        let errors = resource.strategy.validate(object);
-        return if errors.is_empty() { metadata() } else { errors };
+        let own = resource.strategy.validate(object);
+        let late = &*resource.group == "policy" || &*resource.kind == "Event";
+        if late && !own.is_empty() {
+            return own;
+        }
+        let mut errors = metadata();
+        errors.extend(standard_finalizers(resource, object));
+        errors.extend(own);
+        return errors;
     }
     let mut errors = metadata();
     errors.extend(custom_errors(resource, object, None));
@@ -311,8 +342,10 @@ fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
 
 /// A custom resource's own rules.
 pub(crate) fn custom_errors(resource: &Resource, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-    match old {
+    let mut errors = match old {
         None => apimachinery::validate::create(new, &resource.schema),
         Some(old) => apimachinery::validate::update(new, old, &resource.schema),
-    }
+    };
+    errors.extend(special::scale::custom_errors(resource, new));
+    errors
 }

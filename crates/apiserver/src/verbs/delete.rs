@@ -127,7 +127,20 @@ async fn remove(
 }
 
 fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete) -> Result<(), ApiError> {
+    let own = match &*resource.plural {
+        "namespaces" if resource.group.is_empty() => Some("Precondition"),
+        _ if special::is_definition(resource) => Some("precondition"),
+        _ => None,
+    };
+    let differs = |what: &str, wanted: &str, found: &str| {
+        let why =
+            format!("{} failed: {what} in precondition: {wanted}, {what} in object meta: {found}", own?);
+        Some(ApiError::conflict(&resource.group, &resource.plural, name, &why))
+    };
     let refuse = |what: &str, wanted: &str, found: &str| {
+        if let Some(error) = differs(what, wanted, found) {
+            return error;
+        }
         let why = format!(
             "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might \
              have been deleted and then recreated"
@@ -139,6 +152,9 @@ fn preconditions(resource: &Resource, name: &str, old: &Object, options: &Delete
     }
     let current = meta::resource_version(old);
     if let Some(revision) = options.resource_version.as_deref().filter(|r| *r != current) {
+        if let Some(error) = differs("ResourceVersion", revision, current) {
+            return Err(error);
+        }
         let why = format!(
             "the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record \
              ({current}). The object might have been modified"
@@ -160,7 +176,9 @@ async fn attempt(
     let resource = &*served.resource;
     let deleting = meta::deletion_timestamp(&object).is_some();
     if !deleting {
-        set_propagation(resource, &mut object, options);
+        if !special::is_definition(resource) {
+            set_propagation(resource, &mut object, options);
+        }
         special::hold_deleted(resource, &mut object);
     }
     let grace = grace(resource, &object, options);
@@ -183,10 +201,10 @@ async fn attempt(
                 metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
             }
             let generation = meta::generation(&object);
-            if generation > 0 {
+            if generation > 0 && !special::is_definition(resource) {
                 metadata_mut(&mut object).insert("generation".to_owned(), (generation + 1).into());
             }
-            special::mark_terminating(resource, &mut object);
+            special::mark_terminating(resource, &mut object, now);
         }
     }
     let value = inner.to_store(served, &object).await?;

@@ -104,11 +104,18 @@ async fn changed(
         if !new.is_object() {
             return Err(ApiError::bad_request("the patched object is not an object"));
         }
-        same_place(served, &new, old)?;
+        if !served.resource.builtin {
+            same_place(served, &new, old)?;
+        }
+        // The result is decoded before anything is asked of it.
         let unknown = shape::apply(&served.resource, &mut new).map_err(|error| not_decodable(&error))?;
         let mut found = Vec::new();
         let all = duplicates(sort, body).into_iter().chain(unknown);
         strict_patch(options.validation, &new, all, &mut found)?;
+        if served.resource.builtin {
+            same_kind(sort, &mut new, old)?;
+            same_place(served, &new, old)?;
+        }
         *warnings.lock() = found;
         keep_revision(&mut new, old);
         warnings.lock().extend(owners::without_duplicates(&mut new));
@@ -134,6 +141,22 @@ fn duplicates(sort: Sort, body: &Bytes) -> Vec<String> {
             apimachinery::decode::json(body).map(|d| d.duplicates).unwrap_or_default()
         }
     }
+}
+
+/// What a patch says of the kind: a strategic merge patch has no say in it, other results are decoded by what they say.
+fn same_kind(sort: Sort, new: &mut Object, old: &Object) -> Result<(), ApiError> {
+    let said = |name: &str| new[name].as_str().filter(|text| !text.is_empty() && old[name] != **text);
+    if sort != Sort::Strategic && (said("apiVersion").is_some() || said("kind").is_some()) {
+        let (version, kind) = (new["apiVersion"].as_str(), new["kind"].as_str());
+        let (version, kind) = (version.unwrap_or_default(), kind.unwrap_or_default());
+        let why = format!("no kind {kind:?} is registered for version {version:?}");
+        let path = FieldPath::root().child("patch");
+        return Err(ApiError::invalid("", "", "", &[FieldError::invalid(&path, new.to_string(), why)]));
+    }
+    for name in ["apiVersion", "kind"] {
+        new[name] = old[name].clone();
+    }
+    Ok(())
 }
 
 pub(super) fn same_place(served: &Served, new: &Object, old: &Object) -> Result<(), ApiError> {

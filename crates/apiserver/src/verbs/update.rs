@@ -347,6 +347,7 @@ fn check_change(
     now: DateTime<Utc>,
 ) -> Vec<FieldError> {
     let mut errors = meta::validate_update(new, old);
+    errors.extend(create::standard_finalizers(resource, new));
     if resource.builtin {
         // Most kinds look at the new object first, configuration at what may not change.
         let late = resource.group.is_empty() && matches!(&*resource.plural, "configmaps" | "secrets")

@@ -138,7 +138,8 @@ fn resource(definition: &Object, version: &Value, schema: Schema) -> Resource {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
     let name = |path: &str| Arc::from(text(names, path));
-    let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+    // In the order in which discovery shows them.
+    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
     Resource {
         group: Arc::from(text(spec, "group")),
         version: Arc::from(text(version, "name")),
