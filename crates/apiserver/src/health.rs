@@ -37,7 +37,7 @@ pub(crate) fn version() -> Response {
 
 /// A health page, or the check of it that `one` names.
 pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: &str) -> Response {
-    let store = !inner.store_failed.load(Ordering::Relaxed);
+    let store = inner.store_failed.load(Ordering::Relaxed) == 0;
     let ready = inner.ready.load(Ordering::Acquire);
     let registered = inner.aggregation.registered.load(Ordering::Acquire);
     // Upstream's names, for what they stand for here: those who probe a cluster ask for them one by one.

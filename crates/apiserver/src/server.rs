@@ -59,8 +59,8 @@ pub(crate) struct Inner {
     pub policies: Policies,
     pub aggregation: Aggregation,
     pub flow: Flow,
-    /// The last commit could not be written.
-    pub store_failed: std::sync::atomic::AtomicBool,
+    /// The first revision that could not be written, as long as none has been since; 0: all is well.
+    pub store_failed: std::sync::atomic::AtomicU64,
     /// Asked before all other authenticators.
     pub front_proxy: Option<FrontProxy>,
     pub ready: std::sync::atomic::AtomicBool,
@@ -174,7 +174,7 @@ impl Server {
             policies: Policies::default(),
             aggregation: Aggregation::default(),
             flow: Flow::new(config.seats),
-            store_failed: false.into(),
+            store_failed: 0.into(),
             front_proxy: config.front_proxy_authority.as_deref().and_then(front_proxy),
             ready: false.into(),
             config,

@@ -116,8 +116,16 @@ pub(crate) async fn commit_object(
 
 fn committed(inner: &Inner, outcome: Result<Revision, CommitError>) -> Result<Committed, ApiError> {
     match &outcome {
-        Ok(_) => inner.store_failed.store(false, Ordering::Relaxed),
-        Err(CommitError::Io(_) | CommitError::Closed) => inner.store_failed.store(true, Ordering::Relaxed),
+        Ok(Revision(at)) => {
+            // A commit from before the failure may be heard of late.
+            let since = inner.store_failed.load(Ordering::Relaxed);
+            if since != 0 && *at >= since {
+                inner.store_failed.store(0, Ordering::Relaxed);
+            }
+        }
+        Err(CommitError::Io(_) | CommitError::Closed) => {
+            inner.store_failed.store(inner.config.store.revision().0 + 1, Ordering::Relaxed);
+        }
         // These say nothing of the store.
         Err(_) => {}
     }
