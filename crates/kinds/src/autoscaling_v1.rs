@@ -237,7 +237,9 @@ fn carried(object: &Value, annotation: &str) -> Option<Value> {
 }
 
 fn drop_carriers(object: &mut Value) {
-    let Some(annotations) = at_mut(object, "metadata.annotations").and_then(Value::as_object_mut) else { return };
+    let Some(annotations) = at_mut(object, "metadata.annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
     annotations.retain(|name, _| !CARRIERS.contains(&name.as_str()));
     if annotations.is_empty() {
         remove(object, "metadata.annotations");

@@ -69,7 +69,8 @@ fn objects_and_changes_are_judged_as_upstream_judges_them() {
         if text("plural") == "namespaces" {
             // The server's generated rules name the finalizer; its strategy, which was recorded, does not.
             let index = regex::Regex::new(r"^spec\.finalizers\[\d+\]").unwrap();
-            causes = causes.iter().map(|cause| index.replace(cause, "spec.finalizers").into_owned()).collect();
+            causes =
+                causes.iter().map(|cause| index.replace(cause, "spec.finalizers").into_owned()).collect();
         }
         let mut warnings = BTreeSet::new();
         if errors.is_empty() && subresource.is_empty() {

@@ -47,9 +47,8 @@ pub fn within_file<T: Send>(ns: &File, f: impl FnOnce() -> T + Send) -> Result<T
 /// Makes the folder a mount of its own that shares what is mounted in it, as `ip netns` does when it is first used: it
 /// would cover what is bound there before.
 fn share() -> io::Result<()> {
-    let mount = |source: Option<&str>, flags| {
-        nix::mount::mount(source, RUN_DIR, None::<&str>, flags, None::<&str>)
-    };
+    let mount =
+        |source: Option<&str>, flags| nix::mount::mount(source, RUN_DIR, None::<&str>, flags, None::<&str>);
     let shared = MsFlags::MS_SHARED | MsFlags::MS_REC;
     match mount(None, shared) {
         Err(nix::Error::EINVAL) => {
