@@ -58,7 +58,7 @@ fn listed<'a>(catalogue: &'a Catalogue, table: &'a Table) -> Vec<Listed<'a>> {
     }
     for remote in table.remotes() {
         let (group, version) = (remote.backend.group.as_str(), remote.backend.version.as_str());
-        let source = (version, Source::Remote(&**remote));
+        let source = (version, Source::Remote(remote));
         match all.iter_mut().find(|listed| listed.name == group) {
             Some(listed) => listed.versions.push(source),
             None => all.push(Listed { name: group, versions: vec![source] }),

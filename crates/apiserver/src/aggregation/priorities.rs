@@ -19,7 +19,8 @@ pub const MEASURED: Priority = Priority { group: 100, version: 100 };
 pub const FIRST: i32 = 20_000;
 
 /// Group, its priority, and its versions with theirs.
-static TABLE: &[(&str, i32, &[(&str, i32)])] = &[
+type Row = (&'static str, i32, &'static [(&'static str, i32)]);
+static TABLE: &[Row] = &[
     ("", 18_000, &[("v1", 1)]),
     ("apps", 17_800, &[("v1", 15)]),
     ("events.k8s.io", 17_750, &[("v1", 15), ("v1beta1", 5)]),

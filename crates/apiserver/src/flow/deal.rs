@@ -11,7 +11,7 @@ pub fn deal(mut hash: u64, deck: usize, size: usize) -> impl Iterator<Item = usi
     let mut dealt = [0; LARGEST];
     // What was dealt, in ascending order.
     let mut sorted = [0; LARGEST];
-    for at in 0..size {
+    for (at, slot) in dealt.iter_mut().enumerate().take(size) {
         let left = (deck - at) as u64;
         let mut card = usize::try_from(hash % left).unwrap_or_default();
         hash /= left;
@@ -22,7 +22,7 @@ pub fn deal(mut hash: u64, deck: usize, size: usize) -> impl Iterator<Item = usi
         }
         sorted.copy_within(place..at, place + 1);
         sorted[place] = card;
-        dealt[at] = card;
+        *slot = card;
     }
     dealt.into_iter().take(size)
 }

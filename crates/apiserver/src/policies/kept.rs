@@ -43,8 +43,11 @@ struct Kept<T> {
     /// Policies and bindings.
     resources: [&'static str; 2],
     prefixes: [String; 2],
-    seen: ArcSwapOption<([Revision; 2], Arc<[Policy<T>]>)>,
+    seen: ArcSwapOption<Seen<T>>,
 }
+
+/// The last changes of both kinds, and the policies as of them.
+type Seen<T> = ([Revision; 2], Arc<[Policy<T>]>);
 
 impl<T> Kept<T> {
     fn of(resources: [&'static str; 2]) -> Self {
