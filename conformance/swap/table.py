@@ -86,7 +86,7 @@ def cause(error):
         text = f"`{command} …`: {' '.join(said) or type(error).__name__}"
     else:
         text = str(error) or type(error).__name__
-    text = " ".join(text.split())
+    text = " ".join(text.split()).replace(f"{build.ROOT}/", "")
     return text if len(text) <= 300 else f"… {text[-300:]}"
 
 
