@@ -154,6 +154,11 @@ pub trait Watch: Send {
     /// The next item; an error when the watcher was so slow that events it has not seen were compacted (it has to list
     /// again). Cancel-safe: dropping the future loses nothing.
     async fn next(&mut self) -> Result<WatchItem, ReadError>;
+    /// Waits for the next events, for who reads the present anew anyway. Cancel-safe, as [`Watch::next`].
+    async fn changed(&mut self) -> Result<(), ReadError> {
+        while let WatchItem::Progress(_) = self.next().await? {}
+        Ok(())
+    }
     /// The revision up to which `next` has delivered everything: the current one, or the last item's while others wait.
     /// This is what a bookmark may say.
     fn progress(&self) -> Revision;

@@ -32,7 +32,7 @@ use std::{
 
 use apimachinery::{ApiError, Object, meta};
 use arc_swap::ArcSwap;
-use store::{Revision, WatchItem};
+use store::Revision;
 use tokio::sync::Notify;
 
 pub(crate) use forward::{document, forward};
@@ -124,20 +124,16 @@ impl Follower {
             None => None,
         };
         loop {
-            let item = match &mut definitions {
-                None => services.next().await,
+            let changed = match &mut definitions {
+                None => services.changed().await,
                 Some(definitions) => tokio::select! {
-                    item = services.next() => item,
-                    item = definitions.next() => item,
+                    changed = services.changed() => changed,
+                    changed = definitions.changed() => changed,
                 },
             };
-            match item.map_err(ApiError::internal)? {
-                WatchItem::Progress(_) => {}
-                WatchItem::Events(_) => {
-                    let Some(inner) = inner.upgrade() else { return Ok(()) };
-                    self.settle(&inner).await?;
-                }
-            }
+            changed.map_err(ApiError::internal)?;
+            let Some(inner) = inner.upgrade() else { return Ok(()) };
+            self.settle(&inner).await?;
         }
     }
 

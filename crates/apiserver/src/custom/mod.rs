@@ -16,7 +16,7 @@ use std::{
 
 use apimachinery::{ApiError, Object, meta};
 use kinds::apiextensions::names;
-use store::{Revision, WatchItem};
+use store::Revision;
 
 use crate::{
     catalogue::{Catalogue, Served},
@@ -76,12 +76,7 @@ impl Follower {
             };
             // History that is gone does not matter: the present is read again anyway.
             if let Ok(mut watch) = opened {
-                loop {
-                    match watch.next().await {
-                        Ok(WatchItem::Events(_)) => {}
-                        Ok(WatchItem::Progress(_)) => continue,
-                        Err(_) => break,
-                    }
+                while watch.changed().await.is_ok() {
                     let Some(inner) = inner.upgrade() else { return };
                     if let Err(error) = self.settle(&inner).await {
                         tracing::warn!(%error, "custom resources could not be brought up to date");

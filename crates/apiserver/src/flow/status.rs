@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use apimachinery::{ApiError, Object, meta};
 use kinds::apiextensions::names;
-use store::{Revision, WatchItem};
+use store::Revision;
 
 use super::snapshot::{Snapshot, level_of};
 use crate::{catalogue::Served, custom, server::Inner};
@@ -55,11 +55,9 @@ impl Follower {
                 }
             };
             loop {
-                let item = tokio::select! { item = schemas.next() => item, item = levels.next() => item };
-                match item {
-                    Ok(WatchItem::Progress(_)) => continue,
-                    Ok(WatchItem::Events(_)) => {}
-                    Err(_) => break,
+                let changed = tokio::select! { at = schemas.changed() => at, at = levels.changed() => at };
+                if changed.is_err() {
+                    break;
                 }
                 let Some(inner) = inner.upgrade() else { return };
                 match self.enforce(&inner) {

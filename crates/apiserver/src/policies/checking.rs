@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use apimachinery::{
@@ -16,7 +15,7 @@ use apimachinery::{
     meta,
 };
 use serde_json::{Value, json};
-use store::{Revision, WatchItem};
+use store::Revision;
 
 use super::{kept::GROUP, policy::list};
 use crate::{
@@ -26,8 +25,6 @@ use crate::{
 };
 
 const PLURAL: &str = "validatingadmissionpolicies";
-/// Between tries to follow a store that does not answer.
-const PAUSE: Duration = Duration::from_secs(1);
 /// So many kinds are looked at for a rule.
 const MAX_KINDS: usize = 10;
 
@@ -48,16 +45,8 @@ async fn run(inner: Weak<Inner>, policies: Arc<Served>) {
             }
         };
         // History that is gone does not matter: the present is read again anyway.
-        let Ok(mut watch) = opened else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        loop {
-            match watch.next().await {
-                Ok(WatchItem::Events(_)) => {}
-                Ok(WatchItem::Progress(_)) => continue,
-                Err(_) => break,
-            }
+        let Ok(mut watch) = opened else { continue };
+        while watch.changed().await.is_ok() {
             let Some(inner) = inner.upgrade() else { return };
             all(&inner, &policies).await;
         }
