@@ -216,9 +216,6 @@ pub trait Strategy: Send + Sync {
     fn prepare_update_at(&self, new: &mut Object, old: &Object, subresource: &str, _now: DateTime<Utc>) {
         self.prepare_update(new, old, subresource);
     }
-    /// Times that the server gives: those of a new object after [`Strategy::prepare_create`], those of a changed one,
-    /// which was `old`, after [`Strategy::prepare_update`].
-    fn stamp(&self, _object: &mut Object, _old: Option<&Object>, _now: DateTime<Utc>) {}
 
     /// What is wrong with an object, beyond its schema.
     fn validate(&self, _object: &Object) -> Vec<FieldError> {

@@ -87,7 +87,6 @@ pub(crate) async fn insert(
         }
         resource.strategy.prepare_create(&mut object, call.now);
         special::note_requester(resource, &mut object, &call.user);
-        resource.strategy.stamp(&mut object, None, call.now);
         set_generation(resource, &mut object, None, "");
         let wanted = object.clone();
         // Held until the commit is visible, given back on every way out.

@@ -166,7 +166,6 @@ pub(crate) async fn change_asking(
             structure::forget_empty_lists(&mut new, &resource.schema);
         }
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
-        resource.strategy.stamp(&mut new, Some(&old), call.now);
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
         let errors = check_change(resource, &new, &old, &subresource, call.now);

@@ -282,18 +282,15 @@ fn check_device_place(checks: &mut Checks, device: &Value, own: bool, path: &Fie
 }
 
 impl Strategy for ResourceSlice {
-    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+    fn prepare_create(&self, object: &mut Object, now: DateTime<Utc>) {
         drop_disabled(object);
-    }
-
-    fn prepare_update(&self, new: &mut Object, _old: &Object, _subresource: &str) {
-        drop_disabled(new);
-    }
-
-    fn stamp(&self, object: &mut Object, _old: Option<&Object>, now: DateTime<Utc>) {
         for device in items_mut(object, "spec.devices") {
             items_mut(device, "taints").for_each(|taint| stamp_taint(taint, now));
         }
+    }
+
+    fn prepare_update_at(&self, new: &mut Object, _old: &Object, _subresource: &str, now: DateTime<Utc>) {
+        self.prepare_create(new, now);
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

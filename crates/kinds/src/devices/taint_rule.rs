@@ -31,22 +31,27 @@ fn check(checks: &mut Checks, spec: &Value, old: Option<&Value>) {
     check_taint(checks, at(spec, "taint"), old.map(|old| at(old, "taint")), &path("spec").child("taint"));
 }
 
+/// The taint has a time from now on.
+fn begin(object: &mut Object, now: DateTime<Utc>) {
+    if let Some(taint) = at_mut(object, "spec.taint") {
+        stamp_taint(taint, now);
+    }
+}
+
 impl Strategy for DeviceTaintRule {
-    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+    fn prepare_create(&self, object: &mut Object, now: DateTime<Utc>) {
         set(object, "status", json!({}));
+        begin(object, now);
     }
 
-    fn stamp(&self, object: &mut Object, old: Option<&Object>, now: DateTime<Utc>) {
+    fn prepare_update_at(&self, new: &mut Object, old: &Object, _subresource: &str, now: DateTime<Utc>) {
         // The time is that of the effect: it begins anew with another one, unless the client has said when.
-        if let Some(old) = old
-            && text(object, "spec.taint.effect") != text(old, "spec.taint.effect")
-            && at(object, "spec.taint.timeAdded") == at(old, "spec.taint.timeAdded")
+        if text(new, "spec.taint.effect") != text(old, "spec.taint.effect")
+            && at(new, "spec.taint.timeAdded") == at(old, "spec.taint.timeAdded")
         {
-            set(object, "spec.taint.timeAdded", time::format_time(now));
+            set(new, "spec.taint.timeAdded", time::format_time(now));
         }
-        if let Some(taint) = at_mut(object, "spec.taint") {
-            stamp_taint(taint, now);
-        }
+        begin(new, now);
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
