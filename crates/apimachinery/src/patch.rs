@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 pub use strategic::strategic;
 
-use crate::{decode, status::ApiError};
+use crate::{decode, status::ApiError, structure::json_type};
 
 /// More operations than this in one JSON patch are refused with 413.
 const MAX_OPERATIONS: usize = 10_000;
@@ -27,17 +27,6 @@ fn bad_patch(why: &str) -> ApiError {
     ApiError::bad_request(format!("error decoding patch: {why}"))
 }
 
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 /// Applies a JSON patch.
 ///
 /// # Errors
@@ -48,14 +37,14 @@ pub fn json(doc: Value, patch: &[u8]) -> Result<Value, ApiError> {
         Value::Array(list) => list,
         Value::Null => Vec::new(),
         other => {
-            let kind = type_name(&other);
+            let kind = json_type(&other);
             return Err(bad_patch(&format!(
                 "json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
             )));
         }
     };
     if let Some(odd) = operations.iter().find(|o| !o.is_object() && !o.is_null()) {
-        let kind = type_name(odd);
+        let kind = json_type(odd);
         return Err(bad_patch(&format!(
             "json: cannot unmarshal {kind} into Go value of type handlers.jsonPatchOp"
         )));
@@ -149,7 +138,7 @@ pub fn merge(doc: Value, patch: Value) -> Result<Value, ApiError> {
         Value::Object(patch) => Ok(merge_into(doc, patch)),
         Value::Null => Ok(doc),
         other => {
-            let kind = type_name(&other);
+            let kind = json_type(&other);
             Err(bad_patch(&format!(
                 "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
             )))

@@ -118,7 +118,7 @@ fn stated(object: &Object) -> Result<(String, String), String> {
     let Some(map) = object.as_object() else {
         return Err(unread(&format!(
             "json: cannot unmarshal {} into Go value of type {TARGET}",
-            go_type(object)
+            structure::json_type(object)
         )));
     };
     let text = |name: &str| match map.get(name) {
@@ -126,20 +126,8 @@ fn stated(object: &Object) -> Result<(String, String), String> {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(other) => Err(unread(&format!(
             "json: cannot unmarshal {} into Go struct field .{name} of type string",
-            go_type(other)
+            structure::json_type(other)
         ))),
     };
     Ok((text("apiVersion")?, text("kind")?))
-}
-
-/// How Go's JSON decoder names a value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }

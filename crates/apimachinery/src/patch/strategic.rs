@@ -32,7 +32,7 @@ pub fn strategic(doc: Value, patch: Value, schema: &Schema) -> Result<Value, Api
         Value::Object(patch) => patch,
         Value::Null => Object::new(),
         other => {
-            let kind = super::type_name(&other);
+            let kind = super::json_type(&other);
             return Err(ApiError::bad_request(format!(
                 "json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
             )));
@@ -290,7 +290,7 @@ fn element_kind<'a>(items: impl Iterator<Item = &'a Value>) -> Result<bool, Wron
         }
         match first {
             None => first = Some(item),
-            Some(first) if super::type_name(first) != super::type_name(item) => {
+            Some(first) if super::json_type(first) != super::json_type(item) => {
                 let list = go_print(&json!([first, item]));
                 return Err(Wrong::Other(format!("list element types are not identical: {list}")));
             }

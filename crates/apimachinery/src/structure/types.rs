@@ -52,7 +52,9 @@ pub(super) fn go_type(schema: &Schema) -> String {
     }
 }
 
-fn json_type(value: &Value) -> &'static str {
+/// What a value is called in errors of Go's JSON decoder.
+#[must_use]
+pub fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

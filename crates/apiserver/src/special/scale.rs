@@ -1,6 +1,6 @@
 //! `scale`: the replicas of any resource, as `autoscaling/v1 Scale`.
 
-use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, selector::LabelSelector};
+use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, selector::LabelSelector, structure};
 use bytes::Bytes;
 use kinds::{Resource, ScalePaths};
 use serde_json::{Value, json};
@@ -113,11 +113,7 @@ impl View for AsScale<'_> {
 fn unmarshalled(value: &Value) -> String {
     match value {
         Value::Number(number) => format!("number {number}"),
-        Value::Bool(_) => "bool".to_owned(),
-        Value::String(_) => "string".to_owned(),
-        Value::Array(_) => "array".to_owned(),
-        Value::Object(_) => "object".to_owned(),
-        Value::Null => "null".to_owned(),
+        other => structure::json_type(other).to_owned(),
     }
 }
 

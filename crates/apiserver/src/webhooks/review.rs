@@ -3,7 +3,7 @@
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/webhook/request/admissionreview.go`.
 
 use access::UserInfo;
-use apimachinery::Object;
+use apimachinery::{Object, structure};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
@@ -161,14 +161,7 @@ impl Answer {
 }
 
 fn mistyped(field: &str, value: &Value) -> Unusable {
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let found = structure::json_type(value);
     Unusable::Undecodable(format!("json: cannot unmarshal {found} into AdmissionReview field {field}"))
 }
 
