@@ -331,33 +331,34 @@ fn string(text: &str, format: Option<&str>) -> Value {
     }
 }
 
+/// Words of the language that are no names.
+pub const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// A field name as an identifier: `a-b` is `a__dash__b`, `if` is `__if__`.
 fn escape(name: &str) -> String {
-    const WORDS: [&str; 22] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-        "__reserved__",
-    ];
-    if WORDS.contains(&name) {
+    if RESERVED.contains(&name) || name == "__reserved__" {
         return format!("__{name}__");
     }
     if !name.contains(['-', '.', '/']) && !name.contains("__") {

@@ -18,31 +18,6 @@ use crate::{
 
 const MOST_CONDITIONS: usize = 64;
 
-/// CEL's words that are no names.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// The names that the expressions of one object may use.
 pub(super) struct Scope {
     params: bool,
@@ -174,5 +149,5 @@ pub(super) fn check_variables(checks: &mut Checks, scope: &mut Scope, spec: &Val
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
         && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name)
+        && !apimachinery::cel::RESERVED.contains(&name)
 }
