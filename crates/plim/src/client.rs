@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use kube::{Client, Config, config::Kubeconfig};
 
 use crate::{data::Data, kubeconfig};
@@ -47,9 +46,8 @@ async fn of(file: Kubeconfig) -> Result<(Client, String)> {
 }
 
 fn pem(der: &[u8]) -> String {
-    let lines = STANDARD.encode(der).into_bytes();
-    let lines: Vec<_> = lines.chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }
 
 /// Says what to do when nobody answers.

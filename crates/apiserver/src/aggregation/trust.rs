@@ -5,7 +5,6 @@
 //! Source: `pkg/controlplane/controller/clusterauthenticationtrust`.
 
 use apimachinery::ApiError;
-use base64::Engine as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Map, Value, json};
@@ -80,14 +79,6 @@ fn bundle(bundles: &[&str], now: DateTime<Utc>) -> String {
 }
 
 fn pem(der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
-        out.push_str(line);
-        out.push('\n');
-        rest = tail;
-    }
-    out + "-----END CERTIFICATE-----\n"
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }

@@ -233,16 +233,6 @@ fn algorithm(key: &KeyPair) -> Result<Vec<u8>, String> {
 }
 
 fn pem(der: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
-    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        let _ = writeln!(pem, "{line}");
-        rest = after;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }
