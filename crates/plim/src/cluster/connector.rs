@@ -5,7 +5,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use anyhow::Result;
@@ -101,11 +101,15 @@ impl NodeConnector for Connector {
     }
 }
 
+/// The authorities of the machine: reading them takes hundreds of files.
+static MACHINE: LazyLock<Vec<CertificateDer<'static>>> =
+    LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
+
 /// Trusts `authorities` (PEM), or those of the machine if there are none.
 fn verified(authorities: &[u8], identity: Option<&ClientIdentity>) -> Result<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     if authorities.is_empty() {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(MACHINE.iter().cloned());
     }
     for certificate in CertificateDer::pem_slice_iter(authorities) {
         roots.add(certificate?)?;
