@@ -1,6 +1,8 @@
 //! Loops that ask the real API server before they plan: scales, reviews, lists.
 
-use std::{sync::Arc, time::Duration};
+mod server;
+
+use std::time::Duration;
 
 use k8s_openapi::{
     ByteString,
@@ -12,6 +14,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams, runtime::wait::await_condition};
 use serde_json::{Value, json};
+use server::as_master;
 
 struct Cluster {
     client: Client,
@@ -20,25 +23,9 @@ struct Cluster {
     _tasks: tokio::task::JoinSet<()>,
 }
 
-fn as_master(server: &apiserver::Server) -> Client {
-    let user = access::UserInfo {
-        name: "test".to_owned(),
-        groups: vec!["system:masters".to_owned(), access::AUTHENTICATED.to_owned()],
-        ..access::UserInfo::default()
-    };
-    Client::new(server.service_as(user), "default")
-}
-
 impl Cluster {
     async fn start(loops: Vec<Box<dyn controllers::Controller>>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let resources: Vec<_> = kinds::all().to_vec();
-        let extract = apiserver::extract(&resources);
-        let store = store::Embedded::open(folder.path(), store::Options::default(), extract).unwrap();
-        let mut config = apiserver::Config::new(store, resources);
-        config.authorizers = vec![Arc::new(access::rbac::Masters)];
-        let server = apiserver::Server::new(config);
-        server.start().await.unwrap();
+        let (server, folder) = server::start().await;
         let client = as_master(&server);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(controllers::driver::run(as_master(&server), loops));

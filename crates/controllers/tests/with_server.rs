@@ -1,7 +1,9 @@
 //! The driver and its loops as clients of the real API server, in this process. Kubelets are played by the test: pods
 //! without a node go at once when they are deleted, so that nothing else is needed.
 
-use std::{sync::Arc, time::Duration};
+mod server;
+
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::{
@@ -20,6 +22,7 @@ use kube::{
     },
 };
 use serde_json::{Value, json};
+use server::as_master;
 
 struct Cluster {
     client: Client,
@@ -28,25 +31,9 @@ struct Cluster {
     tasks: tokio::task::JoinSet<()>,
 }
 
-fn as_master(server: &apiserver::Server) -> Client {
-    let user = access::UserInfo {
-        name: "test".to_owned(),
-        groups: vec!["system:masters".to_owned(), access::AUTHENTICATED.to_owned()],
-        ..access::UserInfo::default()
-    };
-    Client::new(server.service_as(user), "default")
-}
-
 impl Cluster {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let resources: Vec<_> = kinds::all().to_vec();
-        let extract = apiserver::extract(&resources);
-        let store = store::Embedded::open(folder.path(), store::Options::default(), extract).unwrap();
-        let mut config = apiserver::Config::new(store, resources);
-        config.authorizers = vec![Arc::new(access::rbac::Masters)];
-        let server = apiserver::Server::new(config);
-        server.start().await.unwrap();
+        let (server, folder) = server::start().await;
         let client = as_master(&server);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(play_kubelet(as_master(&server)));

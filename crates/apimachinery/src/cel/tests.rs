@@ -1,3 +1,5 @@
+//! Expressions as they run: Kubernetes' functions, the words of errors, the bound on work.
+
 use serde_json::json;
 
 use super::*;

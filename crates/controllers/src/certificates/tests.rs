@@ -1,3 +1,5 @@
+//! Signing requests from their approval to a certificate that holds, and their end.
+
 use k8s_openapi::jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKeyData as _, SigningKey as _,

@@ -1,3 +1,5 @@
+//! Claims made from templates, reserved for pods, and let go.
+
 use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Migrations of a resource, with answers that are lost.
+
 use k8s_openapi::api::{core::v1::ConfigMap, storagemigration::v1::StorageVersionMigration};
 use serde_json::{Value, json};
 

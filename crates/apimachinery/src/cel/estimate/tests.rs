@@ -1,3 +1,5 @@
+//! What expressions are estimated to cost, and what is wrong with their types, against cases that upstream tests.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Connections that are slow, idle, or reset again and again.
+
 use std::{
     future::pending,
     pin::Pin,
