@@ -13,7 +13,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
             let _ = selector.matches(|key| (key.len() % 2 == 0).then_some("5"));
         }
         if let Ok(selector) = FieldSelector::parse(text) {
-            let _ = (selector.matches(|field| field), selector.exact("metadata.name"));
+            let _ = (selector.matches(|field| if field.len() % 2 == 0 { "5" } else { "" }), selector.exact("metadata.name"));
         }
     }
     let Some(object) = fuzz::json(object) else { return };
