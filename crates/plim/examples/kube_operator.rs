@@ -36,7 +36,8 @@ async fn main() -> Result<()> {
     let mut config = Config::infer().await?;
     config.proxy_url = None;
     let client = Client::try_from(config)?;
-    let shops = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("swap.plimsoll.dev", "v1", "Shop"), "shops");
+    let shops =
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("swap.plimsoll.dev", "v1", "Shop"), "shops");
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &shops);
     let owned: Api<Deployment> = Api::all(client.clone());
     let context = Arc::new(World { client, shops: shops.clone(), image });

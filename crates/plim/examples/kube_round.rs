@@ -7,7 +7,10 @@ use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Config,
-    api::{AttachParams, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    api::{
+        AttachParams, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, WatchEvent,
+        WatchParams,
+    },
     runtime::{conditions::is_pod_running, wait::await_condition},
 };
 use serde_json::json;
@@ -81,8 +84,10 @@ async fn objects(maps: Api<ConfigMap>) -> Result<()> {
         Ok(())
     })
     .await;
-    step("delete", async { maps.delete("round", &DeleteParams::default()).await.map(drop).map_err(Into::into) })
-        .await;
+    step("delete", async {
+        maps.delete("round", &DeleteParams::default()).await.map(drop).map_err(Into::into)
+    })
+    .await;
     step("watch", follow(watch)).await;
     Ok(())
 }
