@@ -12,6 +12,30 @@ fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
     headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect()
 }
 
+/// Upstream prints the user that was asked for as Go does.
+fn nameless(uid: &str, groups: &[&str], extra: &[(String, &str)]) -> ApiError {
+    let list = |values: &[&str]| {
+        let quoted: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+        format!("[]string{{{}}}", quoted.join(", "))
+    };
+    let groups = if groups.is_empty() { "[]string(nil)".to_owned() } else { list(groups) };
+    let mut keys: Vec<&str> = extra.iter().map(|(key, _)| &**key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let of = |key: &str| {
+        let values: Vec<&str> = extra.iter().filter(|(k, _)| k == key).map(|(_, value)| *value).collect();
+        format!("{key:?}:{}", list(&values))
+    };
+    let extra = if keys.is_empty() {
+        "map[string][]string(nil)".to_owned()
+    } else {
+        format!("map[string][]string{{{}}}", keys.into_iter().map(of).collect::<Vec<_>>().join(", "))
+    };
+    ApiError::bad_request(format!(
+        "requested &user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:{groups}, Extra:{extra}}} without impersonating a user name"
+    ))
+}
+
 /// The user that the request acts as, if it asks to act as one.
 pub(crate) fn effective(inner: &Inner, call: &Call) -> Result<Option<UserInfo>, ApiError> {
     let headers = &call.headers;
@@ -30,7 +54,7 @@ pub(crate) fn effective(inner: &Inner, call: &Call) -> Result<Option<UserInfo>, 
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(None);
         }
-        return Err(ApiError::internal("requested [{Group}] without impersonating a user name"));
+        return Err(nameless(uid, &groups, &extra));
     }
     let ask = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         inner.authorize(&Attributes {

@@ -43,6 +43,16 @@ fn options(call: &Call, body: &Bytes) -> Result<Delete, ApiError> {
     Delete::parse(Some(&value), &call.query)
 }
 
+/// Jobs leave their pods behind unless they are told otherwise, which few expect.
+fn warn_of_orphans(call: &mut Call, resource: &Resource, options: &Delete) {
+    let silent = options.propagation.is_none() && !options.not_orphan;
+    if silent && resource.behaviour.orphans_by_default && &*resource.kind == "Job" {
+        let words = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+                     them or set propagationPolicy=Orphan to suppress this warning";
+        call.warnings.push(words.to_owned());
+    }
+}
+
 /// DELETE of one object.
 pub(crate) async fn delete(
     inner: &Inner,
@@ -52,6 +62,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
     let options = options(call, body)?;
+    warn_of_orphans(call, &served.resource, &options);
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let resource = &served.resource;
     match remove(inner, call, served, &namespace, &name, &options).await? {
@@ -83,6 +94,7 @@ pub(crate) async fn delete_collection(
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::List)?;
     let options = options(call, body)?;
+    warn_of_orphans(call, &served.resource, &options);
     let namespace = call.info.namespace.clone();
     let found = list::find(inner, served, &namespace, List::parse(&call.query, false)?).await?;
     for entry in &found.entries {
