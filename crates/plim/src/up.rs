@@ -13,6 +13,7 @@ use crate::{
         node,
     },
     data::Data,
+    output,
     progress::Progress,
     serve::{self, Ready},
 };
@@ -169,6 +170,14 @@ impl Up {
         let control = Control::start(data, &addresses, &self.common.disable, &progress).await?;
         let nodes = node::start_all(data, &machine, &control, None, &progress).await?;
         tell(&progress, data, &control.url);
+        if let Some(short) = agent::driver::shortage(data.root()) {
+            progress.line(&format!(
+                "  warning     the disk of {} has {} left: the nodes take no pods below {}; free some",
+                data.root().display(),
+                output::bytes(short.available as f64),
+                output::bytes(short.needed as f64),
+            ));
+        }
         progress.line("  next        plim status · plim run --rm IMAGE -- COMMAND · kubectl apply -f FILE");
         ready.wait_for_end(progress).await?;
         nodes.stop().await;

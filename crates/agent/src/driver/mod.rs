@@ -11,10 +11,10 @@ mod adopt;
 mod bundles;
 mod cgroup;
 mod context;
+mod disk;
 mod error;
 mod events;
 mod eviction;
-mod gc;
 mod hardware;
 mod instance;
 mod lease;
@@ -37,6 +37,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use disk::{Shortage, shortage};
 pub use error::Error;
 
 use self::{context::Context, node::Pressure, probes::dial::Dialer, registry::Registry, services::Services};
@@ -123,7 +124,7 @@ impl Agent {
         tasks.spawn(Arc::clone(&cx.services).run(cx.config.client.clone()));
         tasks.spawn(events_writer);
         tasks.spawn(pump);
-        tasks.spawn(gc::run(Arc::clone(&cx), Arc::clone(&pressed)));
+        tasks.spawn(disk::run(Arc::clone(&cx), Arc::clone(&pressed)));
         tasks.spawn(eviction::run(Arc::clone(&cx), pressed, evictions));
         let pods = pods::Pods::new(cx, shutdown.clone()).run(said, evicted);
         tokio::select! {

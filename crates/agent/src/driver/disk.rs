@@ -1,9 +1,10 @@
-//! Image garbage collection: when the images' disk is fuller than it should be, unused images go, the longest unused
-//! first. Looked at when an image came or a container ended, never by a clock.
+//! Room on the disk: when the images' disk is fuller than it should be, unused images go, the longest unused first; when
+//! the node's disk is short, the node says so and takes no pods. Looked at when an image came or a container ended, and
+//! at upstream's pace besides, since others fill and clear the disk too.
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,13 +15,46 @@ use tonic::Request;
 
 use super::{context::Context, hardware, node::Pressure};
 
-/// Percent of disk in use at which images are removed, and down to which.
-const HIGH: i64 = 85;
-const LOW: i64 = 80;
+/// Below this much room images are removed, until there is that much.
+const HIGH: Room = Room { percent: 15, most: 10 << 30 };
+const LOW: Room = Room { percent: 20, most: 15 << 30 };
+/// Below this much room the node is under disk pressure.
+const SHORT: Room = Room { percent: 10, most: 5 << 30 };
+/// How often the disk is looked at when nothing has happened: upstream's monitoring interval.
+const PACE: Duration = Duration::from_secs(10);
 /// An image that was pulled just now belongs to a pod that is about to use it.
 const YOUNGEST: Duration = Duration::from_secs(120);
-/// Percent of disk that has to be available, or the node is under disk pressure.
-const SHORT: i64 = 10;
+
+/// Room to be left on a disk: upstream's default percentage of it, but no more bytes than `most`. A tenth of a large disk
+/// is room that a small team pays for.
+struct Room {
+    percent: i64,
+    most: i64,
+}
+
+impl Room {
+    /// Bytes to be left of `usable` bytes.
+    fn of(&self, usable: i64) -> i64 {
+        let share = i128::from(usable.max(0)) * i128::from(self.percent) / 100;
+        i64::try_from(share).unwrap_or(i64::MAX).min(self.most)
+    }
+}
+
+/// Why a node that keeps its state at `root` takes no pods: the disk there is short. `None`: there is room.
+pub fn shortage(root: &Path) -> Option<Shortage> {
+    let disk = hardware::disk(root)?;
+    let needed = SHORT.of(disk.usable);
+    (disk.available < needed).then_some(Shortage { available: disk.available, needed })
+}
+
+/// A disk without enough room, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What is left.
+    pub available: i64,
+    /// Below which nodes take no pods.
+    pub needed: i64,
+}
 
 /// An image that may be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +64,9 @@ struct Candidate {
     last_used: Instant,
 }
 
-/// Bytes to free at this state of the disk (all, available); 0 below the high mark.
-fn excess(total: i64, available: i64) -> i64 {
-    let percent = |part: i64| i128::from(part) * 100;
-    if total <= 0 || percent(total - available) < i128::from(total) * i128::from(HIGH) {
-        return 0;
-    }
-    let wanted = i128::from(total) * i128::from(100 - LOW) / 100;
-    i64::try_from(wanted - i128::from(available)).unwrap_or(0).max(0)
+/// Bytes to free with this much `available` of `usable`; 0 while there is room.
+fn excess(usable: i64, available: i64) -> i64 {
+    if available >= HIGH.of(usable) { 0 } else { LOW.of(usable) - available }
 }
 
 /// Which images go, to free `bytes`.
@@ -69,10 +98,9 @@ pub(super) async fn run(cx: Arc<Context>, pressure: Arc<watch::Sender<Pressure>>
         {
             tracing::warn!(%error, "unused images were not removed");
         }
-        let short = hardware::disk(&cx.config.root)
-            .is_some_and(|d| i128::from(d.available) * 100 < i128::from(d.usable) * i128::from(SHORT));
+        let short = shortage(&cx.config.root).is_some();
         pressure.send_if_modified(|p| std::mem::replace(&mut p.disk, short) != short);
-        cx.disk.notified().await;
+        let _ = tokio::time::timeout(PACE, cx.disk.notified()).await;
     }
 }
 
@@ -127,11 +155,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_goes_below_the_high_mark_and_above_it_down_to_the_low_one() {
-        assert_eq!(excess(1000, 151), 0);
-        assert_eq!(excess(1000, 150), 50);
+    fn images_go_below_the_high_mark_and_until_the_low_one() {
+        assert_eq!(excess(1000, 150), 0);
+        assert_eq!(excess(1000, 149), 51);
         assert_eq!(excess(1000, 0), 200);
         assert_eq!(excess(0, 0), 0);
+    }
+
+    #[test]
+    fn a_large_disk_keeps_bytes_not_percents() {
+        const GIB: i64 = 1 << 30;
+        assert_eq!(SHORT.of(10 * GIB), GIB);
+        assert_eq!(SHORT.of(1000 * GIB), 5 * GIB);
+        assert_eq!(excess(1000 * GIB, 11 * GIB), 0);
+        assert_eq!(excess(1000 * GIB, 9 * GIB), 6 * GIB);
+        assert_eq!(SHORT.of(i64::MAX), 5 * GIB);
     }
 
     #[test]
