@@ -257,14 +257,25 @@ fn help(snapshot: &Snapshot, pod: &PodInfo, refused: &BTreeMap<&str, Vec<Refusal
             "It requests {want} MiB of memory and the node with most left has {most} MiB: request less, or add a node."
         );
     }
+    let repelling =
+        |node: &NodeInfo| node::untolerated(pod.tolerations(), node.taints(), node::REPELLING).cloned();
+    if has("untolerated taint")
+        && let Some((name, taint)) =
+            snapshot.nodes.iter().find_map(|(name, node)| Some((name, repelling(node)?)))
+    {
+        return match taint.key.strip_prefix("node.kubernetes.io/") {
+            Some("disk-pressure") => format!("The disk of node {name} is nearly full: make room on it."),
+            Some(state) => format!("Node {name} is {state}: `kubectl describe node {name}` says why."),
+            None => format!(
+                "Add a toleration for the taint {key}, or remove it: `kubectl taint nodes {name} {key}-`.",
+                key = taint.key
+            ),
+        };
+    }
     let advice = [
         ("Insufficient ", "No node has enough of the resource it requests: check the node's allocatable."),
         ("Too many pods", "Every node that fits runs its full number of pods: add a node."),
         ("free ports", "The host port is taken on every node that fits: drop hostPort, or add a node."),
-        (
-            "untolerated taint",
-            "Add a toleration for the taint, or remove it with `kubectl taint nodes NODE KEY-`.",
-        ),
         ("unschedulable", "The node is cordoned: `kubectl uncordon NODE` opens it again."),
         (
             "node affinity/selector",

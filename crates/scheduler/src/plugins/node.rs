@@ -17,7 +17,7 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Vec<Refusal> {
     if !pod.node_name().is_empty() && pod.node_name() != node.name() {
         return vec![Refusal::final_("node(s) didn't match the requested node name")];
     }
-    if untolerated(pod.tolerations(), node.taints(), &["NoSchedule", "NoExecute"]) {
+    if untolerated(pod.tolerations(), node.taints(), REPELLING).is_some() {
         return vec![Refusal::final_("node(s) had untolerated taint(s)")];
     }
     if !matches_affinity(pod, node) {
@@ -39,12 +39,19 @@ fn tolerates_unschedulable(pod: &PodInfo) -> bool {
     pod.tolerations().iter().any(|t| tolerates(t, &taint))
 }
 
-/// Whether any taint of one of these effects is not tolerated.
+/// The effects of taints that keep a pod away.
+pub const REPELLING: &[&str] = &["NoSchedule", "NoExecute"];
+
+/// The first taint of one of these effects that is not tolerated.
 #[must_use]
-pub fn untolerated(tolerations: &[Toleration], taints: &[Taint], effects: &[&str]) -> bool {
+pub fn untolerated<'t>(
+    tolerations: &[Toleration],
+    taints: &'t [Taint],
+    effects: &[&str],
+) -> Option<&'t Taint> {
     taints
         .iter()
-        .any(|t| effects.contains(&t.effect.as_str()) && !tolerations.iter().any(|o| tolerates(o, t)))
+        .find(|t| effects.contains(&t.effect.as_str()) && !tolerations.iter().any(|o| tolerates(o, t)))
 }
 
 /// Whether the toleration covers the taint.

@@ -79,7 +79,7 @@ fn counts(constraint: &Spread, pod: &PodInfo, info: &NodeInfo) -> bool {
     let affine = !constraint.honor_affinity || node::matches_affinity(pod, info);
     affine
         && !(constraint.honor_taints
-            && node::untolerated(pod.tolerations(), info.taints(), &["NoSchedule", "NoExecute"]))
+            && node::untolerated(pod.tolerations(), info.taints(), node::REPELLING).is_some())
 }
 
 fn matching(constraint: &Spread, pod: &PodInfo, node: &NodeInfo) -> i64 {

@@ -79,6 +79,20 @@ fn every_reason_is_counted_in_one_sentence() {
 }
 
 #[test]
+fn what_keeps_pods_away_is_named_with_what_helps() {
+    for (key, wanted) in [
+        ("gpu", "Add a toleration for the taint gpu, or remove it: `kubectl taint nodes a gpu-`."),
+        ("node.kubernetes.io/disk-pressure", "The disk of node a is nearly full: make room on it."),
+        ("node.kubernetes.io/not-ready", "Node a is not-ready: `kubectl describe node a` says why."),
+    ] {
+        let taint = json!({"spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
+        let decision = schedule(&cluster(vec![node("a", "4", taint)]), &pod("p", json!({})), Policy::Pack);
+        let Decision::Unschedulable { help, .. } = decision else { panic!("{decision:?}") };
+        assert_eq!(help, wanted);
+    }
+}
+
+#[test]
 fn an_empty_cluster_says_so() {
     let decision = schedule(&cluster(Vec::new()), &pod("p", json!({})), Policy::Pack);
     assert_eq!(message(&decision), "no nodes available to schedule pods");
