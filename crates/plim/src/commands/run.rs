@@ -1,5 +1,7 @@
 //! `plim run`: one container from an image, for those who know Docker.
 
+use std::pin::pin;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::{AsyncBufReadExt, TryStreamExt};
@@ -7,7 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{AttachParams, DeleteParams, LogParams, PostParams},
-    runtime::wait::{Condition, await_condition},
+    runtime::{
+        wait::{Condition, await_condition},
+        watcher::watch_object,
+    },
 };
 use serde_json::{Value, json};
 
@@ -112,7 +117,7 @@ impl Run {
 
     /// Waits for the start, passes its output on until it ends; gives its exit code.
     async fn accompany(&self, api: &Api<Pod>, name: &str) -> Result<u8> {
-        let started = await_condition(api.clone(), name, Started).await?;
+        let started = started(api, name).await?;
         if let Some(why) = started.as_ref().and_then(cannot_start) {
             bail!("{name} does not start: {why} (`plim why {name}` says more)");
         }
@@ -150,13 +155,36 @@ fn short_name(image: &str) -> String {
     if name.is_empty() { "run".to_owned() } else { name.to_owned() }
 }
 
-struct Started;
-
-impl Condition<Pod> for Started {
-    fn matches_object(&self, pod: Option<&Pod>) -> bool {
-        let Some(pod) = pod else { return true };
-        phase(pod) != "Pending" || cannot_start(pod).is_some()
+/// Waits until the pod has started, cannot start, or is gone; says why it waits while no node takes it.
+async fn started(api: &Api<Pod>, name: &str) -> Result<Option<Pod>> {
+    let mut versions = pin!(watch_object(api.clone(), name));
+    let mut told = None;
+    while let Some(pod) = versions.try_next().await? {
+        if pod.as_ref().is_none_or(decided) {
+            return Ok(pod);
+        }
+        let reason = pod.as_ref().and_then(unplaced);
+        if reason.is_some() && reason != told {
+            eprintln!(
+                "{name} waits: {} (`plim why {name}` says more)",
+                reason.as_deref().unwrap_or_default()
+            );
+            told = reason;
+        }
     }
+    bail!("the server no longer tells of {name}")
+}
+
+/// Whether it is known that the pod starts, or that it does not.
+fn decided(pod: &Pod) -> bool {
+    phase(pod) != "Pending" || cannot_start(pod).is_some()
+}
+
+/// Why no node takes the pod.
+fn unplaced(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    scheduled.message.clone()
 }
 
 struct Ended;
@@ -215,7 +243,20 @@ mod tests {
                 "state": { "waiting": { "reason": "ErrImagePull", "message": "not there" } } }] }
         }))
         .unwrap();
-        assert!(Started.matches_object(Some(&pod)));
+        assert!(decided(&pod));
         assert_eq!(cannot_start(&pod).unwrap(), "ErrImagePull: not there");
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_says_so() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {},
+            "status": { "phase": "Pending", "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "0/1 nodes are available: 1 Insufficient cpu." }] }
+        }))
+        .unwrap();
+        assert!(!decided(&pod));
+        assert_eq!(unplaced(&pod).unwrap(), "0/1 nodes are available: 1 Insufficient cpu.");
     }
 }
