@@ -279,3 +279,23 @@ fn a_terminal_of_docker_s_kind_runs_shows_and_ends() {
     let status = cluster.plim_ok(&["status"]);
     assert!(status.contains("one") && status.contains("yes"), "{status}");
 }
+
+#[test]
+fn a_full_disk_is_told_and_pods_run_once_there_is_room() {
+    let Some(cluster) = Cluster::prepared(1, Some(256 << 20)) else { return };
+    let ballast = cluster.folder.path().join("ballast");
+    let free = rustix::fs::statvfs(cluster.folder.path()).map(|s| s.f_bavail * s.f_frsize).unwrap();
+    let file = std::fs::File::create(&ballast).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - (16 << 20)).unwrap();
+    let said = cluster.start();
+    assert!(said.contains("warning") && said.contains("the nodes take no pods below 25.6Mi"), "{said}");
+
+    cluster.ok(&["run", "one", "--image", IMAGE, "--", "sleep", "3600"], "");
+    cluster.until("the pod is told why it waits", &["describe", "pod", "one"], |text| {
+        text.contains("The disk of node one is nearly full")
+    });
+
+    std::fs::remove_file(ballast).unwrap();
+    cluster.ok(&["wait", "pod/one", "--for=condition=Ready", "--timeout=60s"], "");
+    cluster.ok(&["delete", "pod", "one", "--grace-period=1"], "");
+}

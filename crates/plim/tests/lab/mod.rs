@@ -22,6 +22,8 @@ pub struct Cluster {
     namespace: String,
     kubectl: PathBuf,
     flags: Vec<String>,
+    /// The folder is a file system of its own.
+    apart: bool,
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -52,6 +54,15 @@ pub fn kubectl() -> Option<PathBuf> {
 impl Cluster {
     /// Starts one with so many nodes, and with the test image; `None` (and why) if this machine cannot.
     pub fn up(nodes: usize) -> Option<Self> {
+        let cluster = Self::prepared(nodes, None)?;
+        let said = cluster.start();
+        // What it warns of (a full disk) would let every test wait for pods that never run.
+        assert!(!said.contains("warning"), "{said}");
+        Some(cluster)
+    }
+
+    /// One that is not started, its state on a file system of so many bytes, if that is given.
+    pub fn prepared(nodes: usize, disk: Option<u64>) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: a node needs root");
             return None;
@@ -71,9 +82,13 @@ impl Cluster {
         } else {
             vec!["--nodes".to_owned(), nodes.to_string()]
         };
-        let cluster = Self { folder: tempfile::tempdir().unwrap(), namespace, kubectl, flags };
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(size) = disk {
+            let size = format!("size={size}");
+            must(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()));
+        }
+        let cluster = Self { folder, namespace, kubectl, flags, apart: disk.is_some() };
         cluster.import_image();
-        cluster.start();
         Some(cluster)
     }
 
@@ -103,10 +118,14 @@ impl Cluster {
         text(&output.stdout)
     }
 
-    pub fn start(&self) {
+    /// Starts it; gives what `plim up` says.
+    pub fn start(&self) -> String {
         let mut args = vec!["up", "-d", "--port", "0"];
         args.extend(self.flags.iter().map(String::as_str));
-        self.plim_ok(&args);
+        let output = self.plim(&args);
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert!(output.status.success(), "plim {args:?}: {said}\n{}", self.log());
+        said
     }
 
     /// What the cluster has written to its log.
@@ -245,7 +264,12 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.plim(&["down", "--delete"]);
+        if self.apart {
+            self.plim(&["down"]);
+            let _ = Command::new("umount").arg(self.folder.path()).status();
+        } else {
+            self.plim(&["down", "--delete"]);
+        }
         let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
     }
 }
