@@ -97,7 +97,7 @@ impl<'a> Write<'a> {
             for plugin in self.plugins(inner) {
                 plugin.mutate(&mut request, &inner.reader).await?;
             }
-            policies::mutate(inner, self, &mut request, &mut rounds)?;
+            policies::mutate(inner, self, &mut request, &mut rounds).await?;
             webhooks::mutate(inner, self, &mut request, &mut rounds).await?;
             if !rounds.again() {
                 return Ok(());
@@ -119,7 +119,7 @@ impl<'a> Write<'a> {
         for plugin in self.plugins(inner).filter(|p| p.name() != LAST) {
             plugin.validate(&mut request, &inner.reader).await?;
         }
-        policies::validate(inner, self, &mut request)?;
+        policies::validate(inner, self, &mut request).await?;
         webhooks::validate(inner, self, &mut request).await
     }
 

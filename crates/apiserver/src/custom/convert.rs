@@ -299,6 +299,22 @@ impl Inner {
         Ok(events)
     }
 
+    /// What the resource's webhook makes of an object at the version of `served`; `None`: there is no webhook, or it has
+    /// that version.
+    ///
+    /// # Errors
+    /// The webhook failed.
+    pub async fn converted(&self, served: &Served, object: &Object) -> Result<Option<Object>, ApiError> {
+        let Some((_, converter)) = webhook(served) else { return Ok(None) };
+        if object["apiVersion"] == *served.api_version {
+            return Ok(None);
+        }
+        let mut made = converter.convert(self, vec![object.clone()], &served.api_version).await?;
+        let mut made = made.pop().unwrap_or_default();
+        shape::converted(&served.resource, &mut made);
+        Ok(Some(made))
+    }
+
     /// The bytes to store for an object of `served`'s version.
     ///
     /// # Errors

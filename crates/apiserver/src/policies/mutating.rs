@@ -91,7 +91,7 @@ impl Failures {
 ///
 /// # Errors
 /// 403 when one of them that does not ignore failures fails; its reason is `Invalid` where an expression failed.
-pub(crate) fn mutate(
+pub(crate) async fn mutate(
     inner: &Inner,
     write: &Write<'_>,
     request: &mut AdmissionRequest<'_>,
@@ -110,7 +110,7 @@ pub(crate) fn mutate(
     if !invocations.is_empty() {
         let around = Around::of(&subject);
         for invocation in &invocations {
-            invoke(&subject, &around, invocation, request, rounds, &mut failures)?;
+            invoke(&subject, &around, invocation, request, rounds, &mut failures).await?;
         }
     }
     if !rounds.is_second() {
@@ -161,7 +161,7 @@ fn select<'p>(
     invocations
 }
 
-fn invoke(
+async fn invoke(
     subject: &Subject<'_>,
     around: &Around,
     invocation: &Invocation<'_>,
@@ -175,7 +175,14 @@ fn invoke(
     }
     let identity = invocation.identity();
     {
-        let seen = Seen::new(subject, invocation.target.clone(), Some(request.object), request.old);
+        let seen =
+            match Seen::new(subject, invocation.target.clone(), Some(request.object), request.old).await {
+                Ok(seen) => seen,
+                Err(error) => {
+                    failures.add(policy, Some(binding), "Invalid", &error.message);
+                    return Ok(());
+                }
+            };
         let shown = Shown::new(subject, around, &seen);
         let scope = shown.scope(invocation.param.as_deref());
         match conditions_hold(
@@ -196,12 +203,12 @@ fn invoke(
     }
     let mut changed = false;
     for mutation in &policy.what.mutations {
-        let seen = Seen::new(subject, invocation.target.clone(), Some(request.object), request.old);
+        let seen = Seen::new(subject, invocation.target.clone(), Some(request.object), request.old).await?;
         let shown = Shown::new(subject, around, &seen);
         match made(subject, &shown, invocation, mutation) {
             Ok(None) => {}
             Ok(Some(object)) => {
-                let object = seen.restore(subject, object)?;
+                let object = seen.restore(subject, object).await?;
                 changed |= object != *request.object;
                 *request.object = object;
             }

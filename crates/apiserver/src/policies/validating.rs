@@ -77,7 +77,7 @@ impl Denial {
 ///
 /// # Errors
 /// The first refusal, with the code that goes with its reason; 404 where the namespace of the write is gone.
-pub(crate) fn validate(
+pub(crate) async fn validate(
     inner: &Inner,
     write: &Write<'_>,
     request: &mut AdmissionRequest<'_>,
@@ -109,7 +109,15 @@ pub(crate) fn validate(
                 continue;
             }
         };
-        let seen = Seen::new(&subject, target, object, request.old);
+        let seen = match Seen::new(&subject, target, object, request.old).await {
+            Ok(seen) => seen,
+            Err(_) if policy.ignores_failure => continue,
+            Err(error) => {
+                let why = format!("failed to convert object version: {}", error.message);
+                refuse(None, Denial::invalid(why));
+                continue;
+            }
+        };
         let shown = OnceLock::new();
         for binding in &policy.bindings {
             let parameters = match bound(inner, &subject, kind.as_deref(), binding, object, request.old) {

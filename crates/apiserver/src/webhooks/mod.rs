@@ -23,13 +23,13 @@ pub(crate) use self::{
 use crate::admission_match::Subject;
 
 /// Whether a webhook is to be asked, and what it is to be shown. Either object may be absent.
-fn asked<'o>(
+async fn asked<'o>(
     webhook: &Webhook,
     subject: &Subject<'_>,
     object: Option<&'o Object>,
     old: Option<&'o Object>,
 ) -> Result<Option<Seen<'o>>, ApiError> {
     let Some(target) = webhook.criteria.matches(subject, object, old)? else { return Ok(None) };
-    let seen = Seen::new(subject, target, object, old);
+    let seen = Seen::new(subject, target, object, old).await?;
     Ok(conditions::hold(webhook, subject, &seen)?.then_some(seen))
 }

@@ -28,7 +28,7 @@ pub(crate) async fn mutate(
     }
     for webhook in webhooks.iter() {
         let object = Some(&*request.object).filter(|object| !object.is_null());
-        let changed = match super::asked(webhook, &subject, object, request.old)? {
+        let changed = match super::asked(webhook, &subject, object, request.old).await? {
             // One that was not for the object the first time is not asked because of what others changed.
             Some(_) if rounds.is_second() && !rounds.webhooks.runs_again(&webhook.identity) => continue,
             Some(seen) => changed(webhook, &subject, &seen, request.warnings).await?,
@@ -84,5 +84,5 @@ async fn changed(
     if patched == *object {
         return Ok(None);
     }
-    seen.restore(subject, patched).map(Some)
+    seen.restore(subject, patched).await.map(Some)
 }

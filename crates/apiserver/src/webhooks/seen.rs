@@ -18,25 +18,23 @@ pub(crate) struct Seen<'o> {
 }
 
 impl<'o> Seen<'o> {
-    pub fn new(
+    /// # Errors
+    /// The resource's conversion webhook failed.
+    pub async fn new(
         subject: &Subject<'_>,
         target: Target,
         object: Option<&'o Object>,
         old: Option<&'o Object>,
-    ) -> Self {
-        let write = subject.write;
-        let view = |object: &'o Object| {
-            if target.converts(write) {
-                Cow::Owned(convert(object, target.served(write)))
-            } else {
-                Cow::Borrowed(object)
-            }
-        };
-        Self { object: object.map(view), old: old.map(view), target }
+    ) -> Result<Self, ApiError> {
+        let [object, old] = [view(subject, &target, object).await?, view(subject, &target, old).await?];
+        Ok(Self { target, object, old })
     }
 
     /// An object that was changed in this version, brought into its shape and back into the version of the write.
-    pub fn restore(&self, subject: &Subject<'_>, mut object: Object) -> Result<Object, ApiError> {
+    ///
+    /// # Errors
+    /// It is another kind of object now, or the resource's conversion webhook failed.
+    pub async fn restore(&self, subject: &Subject<'_>, mut object: Object) -> Result<Object, ApiError> {
         let write = subject.write;
         let served = self.target.served(write);
         let same = |field: &str| self.object.as_ref().is_some_and(|before| before[field] == object[field]);
@@ -55,18 +53,35 @@ impl<'o> Seen<'o> {
             shape::apply(&served.resource, &mut object).map_err(|error| ApiError::internal(error.message))?;
         }
         if self.target.converts(write) {
-            object = convert(&object, write.served);
+            object = convert(subject, &object, write.served).await?;
             shape::default(&write.served.resource, &mut object);
         }
         Ok(object)
     }
 }
 
+/// The object of a write in the version of `target`.
+async fn view<'o>(
+    subject: &Subject<'_>,
+    target: &Target,
+    object: Option<&'o Object>,
+) -> Result<Option<Cow<'o, Object>>, ApiError> {
+    Ok(match object {
+        Some(object) if target.converts(subject.write) => {
+            Some(Cow::Owned(convert(subject, object, target.served(subject.write)).await?))
+        }
+        object => object.map(Cow::Borrowed),
+    })
+}
+
 /// The object in another version of its resource.
-fn convert(object: &Object, to: &Served) -> Object {
+async fn convert(subject: &Subject<'_>, object: &Object, to: &Served) -> Result<Object, ApiError> {
+    let from = object["apiVersion"].as_str().unwrap_or_default();
+    if let Some(made) = subject.inner.converted(to, object).await? {
+        return Ok(made);
+    }
+    let (group, version) = from.split_once('/').unwrap_or(("", from));
     let mut object = object.clone();
-    let api_version = object["apiVersion"].as_str().unwrap_or_default();
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let from = kinds::find(group, version, &to.resource.plural);
     if let Some(conversion) = from.and_then(|from| kinds::versions::conversion(from)) {
         (conversion.stored)(&mut object);
@@ -75,5 +90,5 @@ fn convert(object: &Object, to: &Served) -> Object {
         (conversion.shown)(&mut object);
     }
     object["apiVersion"] = to.api_version.as_str().into();
-    object
+    Ok(object)
 }

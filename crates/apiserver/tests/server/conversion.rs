@@ -376,3 +376,44 @@ async fn a_version_without_a_webhook_keeps_what_its_schema_knows() {
     let (code, why) = cluster.update(&at, &fewer).await.refused();
     assert!(code == 422 && why.contains("v1 was previously a storage version"), "{why}");
 }
+
+#[tokio::test]
+async fn policies_of_another_version_see_and_change_the_converted_object() {
+    let (cluster, webhook) = start().await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let make = async |kind: &str, mut spec: Value, mut bound: Value| {
+        spec["matchConstraints"] = json!({"matchPolicy": "Equivalent", "resourceRules": [{
+            "apiGroups": ["stable.example.com"], "apiVersions": ["v1"], "resources": ["hosts"], "operations": ["*"],
+        }]});
+        bound["policyName"] = "p".into();
+        let small = kind.to_lowercase();
+        for (plural, suffix, spec) in [("policies", "", spec), ("policybindings", "Binding", bound)] {
+            let object = json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}AdmissionPolicy{suffix}"),
+                "metadata": {"name": "p"}, "spec": spec,
+            });
+            cluster.create(&format!("{group}/{small}admission{plural}"), &object).await.ok();
+        }
+    };
+    let add = "[JSONPatch{op: 'replace', path: '/hostPort', value: object.hostPort + '80'}]";
+    let mutation = json!({"patchType": "JSONPatch", "jsonPatch": {"expression": add}});
+    make("Mutating", json!({"reinvocationPolicy": "Never", "mutations": [mutation]}), json!({})).await;
+    let validation = json!({"expression": "object.hostPort != 'localhost:180'"});
+    make("Validating", json!({"validations": [validation]}), json!({"validationActions": ["Deny"]})).await;
+
+    let made =
+        cluster.create(&path("v2"), &host("v2", "one", json!({"host": "localhost", "port": "2"}))).await;
+    let made = made.ok();
+    assert_eq!((&made["apiVersion"], &made["port"]), (&json!("stable.example.com/v2"), &json!("280")));
+    let refused =
+        cluster.create(&path("v2"), &host("v2", "two", json!({"host": "localhost", "port": "1"}))).await;
+    let (_, message) = refused.refused();
+    assert!(message.contains("failed expression: object.hostPort"), "{message}");
+
+    // A write whose policies cannot be shown it is refused.
+    *webhook.spoil.lock() =
+        Some(|answer| answer["response"]["result"] = json!({"status": "Failure", "message": "broken"}));
+    let refused = cluster.create(&path("v2"), &host("v2", "three", json!({"host": "h", "port": "3"}))).await;
+    let (_, message) = refused.refused();
+    assert!(message.contains("broken"), "{message}");
+}
