@@ -11,13 +11,13 @@ _BEGIN, _END = "<!-- suite -->", "<!-- end of suite -->"
 
 
 def summary(wanted, results, minutes):
-    """Prints the table and what failed. Returns the tests that passed before and do not now."""
+    """Prints the table and what failed. Returns the tests that passed before and do not now, not even alone."""
     print(_table(wanted, results))
     failed = [name for name in wanted if not _passed(results, name)]
     for name in failed:
         why = results[name].why if name in results else "it did not run"
-        print(f"FAILED {name}\n       {_line(why)}")
-    lost = sorted(set(failed) & set(tests.passing()))
+        print(f"FAILED {name}{_alone(results, name)}\n       {_line(why)}")
+    lost = sorted(name for name in set(failed) & set(tests.passing()) if not _alone(results, name))
     print(f"\nconformance: {len(wanted) - len(failed)} passed, {len(failed)} failed, {len(wanted)} wanted; {minutes:.1f} minutes")
     for name in lost:
         print(f"LOST {name}")
@@ -41,6 +41,7 @@ def write(wanted, results, minutes):
         lines += ["", "| fails | cause |", "|---|---|"]
         for name in failed:
             why = causes.get(name) or (_line(results[name].why) if name in results else "it did not run")
+            why += _alone(results, name)
             lines.append(f"| {_cell(name.replace(' [Conformance]', ''))} | {_cell(why)} |")
     lines += ["", _END]
     text = DOCUMENT.read_text() if DOCUMENT.exists() else f"# Conformance\n\n{_BEGIN}\n{_END}\n"
@@ -51,6 +52,10 @@ def write(wanted, results, minutes):
 
 def _passed(results, name):
     return name in results and results[name].passed
+
+
+def _alone(results, name):
+    return " (passed when run alone afterwards)" if name in results and results[name].alone else ""
 
 
 def _table(wanted, results):

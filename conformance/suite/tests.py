@@ -21,6 +21,8 @@ class Result:
     seconds: float
     # The first lines of what was wrong.
     why: str
+    # It failed beside others and passed when it was run alone after them.
+    alone: bool = False
 
 
 def alone(name):
@@ -61,12 +63,20 @@ def wanted(_programs, focus, listed, parallel):
 
 
 def run(programs, kubeconfig, names, processes, verbose):
-    """Runs the tests, those that have to be alone at last. Gives the result of each by name."""
+    """Runs the tests, those that have to be alone at last. Gives the result of each by name.
+
+    What fails beside others is run once more, alone: that tells a machine too small for so many at once from a lost test.
+    Such a test counts as failed all the same.
+    """
     beside = [name for name in names if not alone(name)]
     serial = [name for name in names if alone(name)]
     results = {}
     if beside:
         results |= _ginkgo(programs, kubeconfig, "parallel", beside, min(processes, len(beside)), verbose)
+        again = [name for name in beside if name in results and not results[name].passed]
+        if again:
+            for name, result in _ginkgo(programs, kubeconfig, "again", again, 1, verbose).items():
+                results[name].alone = result.passed
     if serial:
         results |= _ginkgo(programs, kubeconfig, "serial", serial, 1, verbose)
     return results
@@ -79,7 +89,7 @@ def _ginkgo(programs, kubeconfig, title, names, processes, verbose):
     if len(focus) > 100_000:
         # Longer than one argument may be: the rest is filtered by its label.
         focus = r"\[Conformance\]"
-    skip = [] if title == "serial" else [r"--skip=\[Serial\]|\[Disruptive\]"]
+    skip = [] if processes == 1 else [r"--skip=\[Serial\]|\[Disruptive\]"]
     kubectl = build.CACHE / "bin/kubectl"
     command = [
         programs / "ginkgo", f"-procs={processes}", "--no-color", "-v" if verbose else "--succinct",
