@@ -209,7 +209,7 @@ impl<'a> Managed<'a> {
     /// Why an entry cannot be understood.
     pub fn read(list: Option<&'a Value>) -> Result<Self, String> {
         let mut all = Self::default();
-        let mut places = BTreeMap::new();
+        let mut places: BTreeMap<_, usize> = BTreeMap::new();
         for (index, value) in list.and_then(Value::as_array).into_iter().flatten().enumerate() {
             let entry = Entry::read(value, index)?;
             match places.entry(entry.manager.identity()) {
@@ -266,7 +266,7 @@ impl<'a> Managed<'a> {
             kept[bucket].gain(sets);
         }
         // An older bucket of the same version may have been there already.
-        let mut places = BTreeMap::new();
+        let mut places: BTreeMap<_, usize> = BTreeMap::new();
         for entry in kept {
             match places.entry(entry.manager.identity()) {
                 map::Entry::Occupied(place) => self.0[*place.get()].gain(vec![entry.set]),
