@@ -14,10 +14,10 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let object = fuzz::json(object).unwrap_or_default();
     let ty = match fuzz::kind_of(&object) {
         Some(kind) => Ty::of_kind(&Arc::clone(&kind.schema), &kind.kind),
-        None => Ty::map(Ty::STRING),
+        None => Ty::map(Ty::Plain("string")),
     };
     let names = admission::Names { params: true, authorizer: true, patches: true };
-    let declared = admission::declared(names, ty, Ty::map(Ty::STRING)).with("self", Ty::STRING);
+    let declared = admission::declared(names, ty, Ty::map(Ty::Plain("string"))).with("self", Ty::Plain("string"));
     let _ = admission::compile(source, &declared, admission::Wanted::Anything);
     let Ok(program) = Program::compile(source) else { return };
     let mut scope = Scope::new();

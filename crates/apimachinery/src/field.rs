@@ -2,7 +2,7 @@
 //!
 //! Source of the wording: `k8s.io/apimachinery/pkg/util/validation/field`.
 
-use std::fmt;
+use std::{fmt, ops::Deref};
 
 use serde_json::Value;
 
@@ -207,6 +207,17 @@ impl FieldError {
         }
     }
 
+    /// That there is more to tell.
+    pub(crate) fn untold() -> Self {
+        let kind = FieldErrorKind::TooMany;
+        Self { kind, ..Self::required(&FieldPath::root(), "there are more errors than are listed here") }
+    }
+
+    /// About as many bytes as the error takes in an answer.
+    fn size(&self) -> usize {
+        self.field.as_str().len() + self.detail.len() + self.value.as_ref().map_or(0, printed_size)
+    }
+
     /// The message without the field's name, as a `StatusCause` carries it.
     #[must_use]
     pub fn body(&self) -> String {
@@ -234,5 +245,113 @@ fn print_value(value: &Value) -> String {
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+/// What is wrong with one object, as far as it is worth telling: who sends a body full of faults learns of those found
+/// first, so that neither the answer nor the memory for it grows with the body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldErrors {
+    found: Vec<FieldError>,
+    size: usize,
+    full: bool,
+}
+
+impl FieldErrors {
+    /// So many errors are told.
+    pub const MOST: usize = 1_000;
+    /// No other error is told after so many bytes of them. The last may be as large as the object.
+    pub const LARGEST: usize = 1 << 20;
+
+    /// Notes an error, unless there are already more than can be told.
+    pub fn push(&mut self, error: FieldError) {
+        if self.full {
+            return;
+        }
+        // The first one too many is kept: by it is known that there are more.
+        self.full = self.found.len() >= Self::MOST || self.size >= Self::LARGEST;
+        self.size += error.size();
+        self.found.push(error);
+    }
+
+    /// No other error will be told: there is no need to look for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// The errors, with at most one more than are told.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<FieldError> {
+        self.found
+    }
+
+    /// Those that are told, and whether there are more.
+    pub(crate) fn told(&self) -> (&[FieldError], bool) {
+        (&self.found[..self.found.len() - usize::from(self.full)], self.full)
+    }
+}
+
+impl Deref for FieldErrors {
+    type Target = [FieldError];
+
+    fn deref(&self) -> &[FieldError] {
+        &self.found
+    }
+}
+
+impl Extend<FieldError> for FieldErrors {
+    fn extend<I: IntoIterator<Item = FieldError>>(&mut self, errors: I) {
+        for error in errors {
+            if self.full {
+                return;
+            }
+            self.push(error);
+        }
+    }
+}
+
+impl FromIterator<FieldError> for FieldErrors {
+    fn from_iter<I: IntoIterator<Item = FieldError>>(errors: I) -> Self {
+        let mut found = Self::default();
+        found.extend(errors);
+        found
+    }
+}
+
+/// About as many bytes as the value has when it is printed.
+fn printed_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| printed_size(item) + 1).sum::<usize>() + 2,
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| key.len() + printed_size(value) + 4).sum::<usize>() + 2
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_errors_without_number_the_first_ones_are_kept_and_one_more() {
+        let path = FieldPath::root().child("a");
+        let errors: FieldErrors = (0..5_000).map(|n| FieldError::duplicate(&path.index(n), n)).collect();
+        let (told, more) = errors.told();
+        assert_eq!((told.len(), more), (FieldErrors::MOST, true));
+        assert_eq!(told[999].field.as_str(), "a[999]");
+        assert_eq!(errors.len(), FieldErrors::MOST + 1);
+        let few: FieldErrors = (0..1_000).map(|n| FieldError::duplicate(&path.index(n), n)).collect();
+        assert_eq!((few.told().0.len(), few.is_full()), (1_000, false));
+    }
+
+    #[test]
+    fn errors_that_show_large_values_are_few() {
+        let path = FieldPath::root().child("a");
+        let large = Value::Array(vec!["x".repeat(100).into(); 3_000]);
+        let errors: FieldErrors = (0..100).map(|_| FieldError::duplicate(&path, large.clone())).collect();
+        assert_eq!((errors.told().0.len(), errors.is_full()), (4, true));
     }
 }

@@ -28,7 +28,7 @@ pub mod structure;
 pub mod time;
 pub mod validate;
 
-pub use field::{FieldError, FieldErrorKind, FieldPath};
+pub use field::{FieldError, FieldErrorKind, FieldErrors, FieldPath};
 pub use schema::Schema;
 pub use status::ApiError;
 

@@ -2,9 +2,11 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/api/errors`.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldErrors};
 
 /// A request that failed. [`ApiError::to_status`] is the body that the client gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,19 +97,21 @@ impl ApiError {
         Self::of(403, "Forbidden", message, Some(details(group, resource, name)))
     }
 
-    /// 422 with one cause a field error; `kind` is the Kind, not the resource.
+    /// 422 with one cause a field error, up to the limits of [`FieldErrors`] and then a last one that says so; `kind` is
+    /// the Kind, not the resource.
     #[must_use]
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let causes: Vec<Value> = errors
-            .iter()
-            .map(|e| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field.to_string()}))
-            .collect();
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
+        let found: FieldErrors = errors.iter().cloned().collect();
+        let (told, more) = found.told();
+        let cause = |e: &FieldError| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field.to_string()});
+        let mut causes: Vec<Value> = told.iter().map(cause).collect();
+        let mut seen = HashSet::new();
+        let mut texts: Vec<String> = told.iter().map(FieldError::to_string).collect();
+        texts.retain(|text| seen.insert(text.clone()));
+        if more {
+            let rest = FieldError::untold();
+            causes.push(cause(&rest));
+            texts.push(rest.to_string());
         }
         let list = match texts.as_slice() {
             [one] => one.clone(),

@@ -1,5 +1,7 @@
 //! Owner references that are given twice: the server keeps the first of each and says so.
 
+use std::collections::HashSet;
+
 use apimachinery::Object;
 use serde_json::Value;
 
@@ -7,15 +9,16 @@ use serde_json::Value;
 pub fn without_duplicates(object: &mut Object) -> Option<String> {
     let references = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
     let mut kept: Vec<Value> = Vec::with_capacity(references.len());
+    let (mut seen, mut told) = (HashSet::new(), HashSet::new());
     let mut uids: Vec<String> = Vec::new();
     for reference in references.drain(..) {
-        if kept.contains(&reference) {
-            let uid = reference["uid"].as_str().unwrap_or_default().to_owned();
-            if !uids.contains(&uid) {
-                uids.push(uid);
-            }
-        } else {
+        if seen.insert(reference.to_string()) {
             kept.push(reference);
+            continue;
+        }
+        let uid = reference["uid"].as_str().unwrap_or_default();
+        if told.insert(uid.to_owned()) {
+            uids.push(uid.to_owned());
         }
     }
     *references = kept;

@@ -1,5 +1,7 @@
 //! What is wrong with the kinds of `apps/v1`.
 
+use std::collections::BTreeSet;
+
 use apimachinery::{FieldError, FieldPath};
 use serde_json::Value;
 
@@ -159,8 +161,9 @@ fn template_with_claims(object: &Value) -> Value {
             .iter()
             .map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
             .collect();
+        let names: BTreeSet<&str> = names.into_iter().collect();
         let others =
-            list(&template, "spec.volumes").iter().filter(|volume| !names.contains(&text(volume, "name")));
+            list(&template, "spec.volumes").iter().filter(|volume| !names.contains(text(volume, "name")));
         volumes.extend(others.cloned());
         crate::object::set(&mut template, "spec.volumes", volumes);
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use apimachinery::{FieldError, FieldPath, names, quantity::Quantity, selector::LabelSelector};
+use apimachinery::{FieldError, FieldErrors, FieldPath, names, quantity::Quantity, selector::LabelSelector};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 #[derive(Default)]
 pub struct Checks {
     /// What is wrong.
-    pub errors: Vec<FieldError>,
+    pub errors: FieldErrors,
 }
 
 impl Checks {
@@ -28,7 +28,12 @@ impl Checks {
     pub fn run(check: impl FnOnce(&mut Self)) -> Vec<FieldError> {
         let mut checks = Self::default();
         check(&mut checks);
-        checks.errors
+        checks.errors.into_vec()
+    }
+
+    /// What else is found will not be told.
+    pub fn is_full(&self) -> bool {
+        self.errors.is_full()
     }
 
     pub fn required(&mut self, path: &FieldPath, detail: &str) {

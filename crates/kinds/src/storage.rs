@@ -64,7 +64,7 @@ fn check_topologies(checks: &mut Checks, terms: &[Value]) {
     let mut seen = BTreeSet::new();
     for (index, term) in terms.iter().enumerate() {
         let path = path("allowedTopologies").index(index).child("matchLabelExpressions");
-        let mut keys = BTreeSet::new();
+        let (mut keys, mut pairs) = (BTreeSet::new(), BTreeSet::new());
         for (index, expression) in list(term, "matchLabelExpressions").iter().enumerate() {
             let path = path.index(index);
             let values = list(expression, "values");
@@ -79,12 +79,12 @@ fn check_topologies(checks: &mut Checks, terms: &[Value]) {
             }
             let key = text(expression, "key");
             checks.qualified_name(&path.child("key"), key);
-            if keys.iter().any(|(other, _)| *other == key) {
+            if !keys.insert(key) {
                 checks.duplicate(&path.child("key"), key);
             }
-            keys.insert((key, known));
+            pairs.insert((key, known));
         }
-        if !seen.insert(keys) {
+        if !seen.insert(pairs) {
             checks.duplicate(&path, "");
         }
     }

@@ -54,9 +54,11 @@ fn matters(new: &Value, old: &Value) -> bool {
         }
     }
     let before = list(old, "ephemeralContainers");
-    list(new, "ephemeralContainers").iter().any(|now| {
-        before.iter().find(|before| before["name"] == now["name"]).is_none_or(|b| b["image"] != now["image"])
-    })
+    let images: BTreeMap<Option<&str>, &Value> =
+        before.iter().rev().map(|before| (before["name"].as_str(), &before["image"])).collect();
+    list(new, "ephemeralContainers")
+        .iter()
+        .any(|now| images.get(&now["name"].as_str()).is_none_or(|image| **image != now["image"]))
 }
 
 /// What a namespace's pods have that its new standard forbids.

@@ -2,7 +2,11 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/util/managedfields/internal`.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    collections::{BTreeMap, btree_map as map},
+};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
@@ -41,7 +45,7 @@ pub struct Manager<'a> {
     pub subresource: Cow<'a, str>,
 }
 
-impl Manager<'_> {
+impl<'a> Manager<'a> {
     /// Whether entries of both are one.
     #[must_use]
     pub fn is(&self, other: &Manager<'_>) -> bool {
@@ -49,6 +53,15 @@ impl Manager<'_> {
             && self.operation == other.operation
             && self.subresource == other.subresource
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
+    /// What entries are found by: managers that are one have the same.
+    fn identity(&self) -> (Cow<'a, str>, Operation, Cow<'a, str>, Cow<'a, str>) {
+        let api_version = match self.operation {
+            Operation::Apply => Cow::Borrowed(""),
+            Operation::Update => self.api_version.clone(),
+        };
+        (self.name.clone(), self.operation, self.subresource.clone(), api_version)
     }
 
     /// The order in which conflicts name managers.
@@ -99,6 +112,18 @@ impl<'a> Entry<'a> {
     pub fn set_fields(&mut self, set: FieldSet<'a>) {
         self.set = set;
         self.raw = None;
+    }
+
+    /// Adds the fields of all sets. Like is joined with like, so that each field is moved few times.
+    fn gain(&mut self, mut sets: Vec<FieldSet<'a>>) {
+        sets.push(std::mem::take(&mut self.set));
+        while sets.len() > 1 {
+            let mut pairs = std::mem::take(&mut sets).into_iter();
+            while let Some(first) = pairs.next() {
+                sets.push(first.union(pairs.next().unwrap_or_default()));
+            }
+        }
+        self.set_fields(sets.pop().unwrap_or_default());
     }
 
     /// Takes fields away.
@@ -184,11 +209,15 @@ impl<'a> Managed<'a> {
     /// Why an entry cannot be understood.
     pub fn read(list: Option<&'a Value>) -> Result<Self, String> {
         let mut all = Self::default();
+        let mut places: BTreeMap<_, usize> = BTreeMap::new();
         for (index, value) in list.and_then(Value::as_array).into_iter().flatten().enumerate() {
             let entry = Entry::read(value, index)?;
-            match all.find(&entry.manager) {
-                Some(known) => all.0[known] = entry,
-                None => all.0.push(entry),
+            match places.entry(entry.manager.identity()) {
+                map::Entry::Occupied(place) => all.0[*place.get()] = entry,
+                map::Entry::Vacant(place) => {
+                    place.insert(all.0.len());
+                    all.0.push(entry);
+                }
             }
         }
         Ok(all)
@@ -215,35 +244,36 @@ impl<'a> Managed<'a> {
                 .then_with(|| a.manager.order(&b.manager))
         });
         // The first of each version becomes the bucket that the next ones go into.
-        let mut index = 0;
-        let mut buckets: Vec<usize> = Vec::new();
-        while over > 0 && self.0.get(index).is_some_and(|e| e.manager.operation == Operation::Update) {
-            let version = self.0[index].manager.api_version.clone();
-            let Some(bucket) = buckets.iter().copied().find(|b| self.0[*b].manager.api_version == version)
-            else {
-                buckets.push(index);
-                index += 1;
-                continue;
-            };
-            let taken = self.0.remove(index);
-            let into = &mut self.0[bucket];
-            let set = std::mem::take(&mut into.set).union(taken.set);
-            into.set_fields(set);
-            into.time = taken.time;
-            into.manager.name = ANCIENT.into();
-            into.manager.subresource = "".into();
-            over -= 1;
+        let mut kept: Vec<Entry<'a>> = Vec::with_capacity(self.0.len());
+        let mut buckets: BTreeMap<Cow<'a, str>, usize> = BTreeMap::new();
+        let mut sets: BTreeMap<usize, Vec<FieldSet<'a>>> = BTreeMap::new();
+        for entry in std::mem::take(&mut self.0) {
+            if over > 0 && entry.manager.operation == Operation::Update {
+                if let Some(bucket) = buckets.get(&entry.manager.api_version) {
+                    let into = &mut kept[*bucket];
+                    sets.entry(*bucket).or_default().push(entry.set);
+                    into.time = entry.time;
+                    into.manager.name = ANCIENT.into();
+                    into.manager.subresource = "".into();
+                    over -= 1;
+                    continue;
+                }
+                buckets.insert(entry.manager.api_version.clone(), kept.len());
+            }
+            kept.push(entry);
+        }
+        for (bucket, sets) in sets {
+            kept[bucket].gain(sets);
         }
         // An older bucket of the same version may have been there already.
-        let mut at = 0;
-        while at < self.0.len() {
-            let manager = self.0[at].manager.clone();
-            if let Some(twin) = self.0[..at].iter().position(|e| e.manager.is(&manager)) {
-                let taken = self.0.remove(at);
-                let set = std::mem::take(&mut self.0[twin].set).union(taken.set);
-                self.0[twin].set_fields(set);
-            } else {
-                at += 1;
+        let mut places: BTreeMap<_, usize> = BTreeMap::new();
+        for entry in kept {
+            match places.entry(entry.manager.identity()) {
+                map::Entry::Occupied(place) => self.0[*place.get()].gain(vec![entry.set]),
+                map::Entry::Vacant(place) => {
+                    place.insert(self.0.len());
+                    self.0.push(entry);
+                }
             }
         }
     }

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::at;
 use crate::{
-    field::{FieldError, FieldPath},
+    field::{FieldError, FieldErrors, FieldPath},
     meta, names,
     schema::Schema,
     structure::{At, Path},
 };
 
-pub(super) fn walk(value: &Value, schema: &Schema, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+pub(super) fn walk(value: &Value, schema: &Schema, path: Option<&Path<'_>>, errors: &mut FieldErrors) {
     match value {
         Value::Object(map) => {
             if schema.embedded_resource {
@@ -34,7 +34,7 @@ pub(super) fn walk(value: &Value, schema: &Schema, path: Option<&Path<'_>>, erro
     }
 }
 
-fn whole(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn whole(map: &Map<String, Value>, path: &FieldPath, errors: &mut FieldErrors) {
     for field in ["apiVersion", "kind"] {
         let at = path.child(field);
         match map.get(field) {

@@ -1,7 +1,7 @@
 //! The JSON-schema keywords.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{LazyLock, Mutex, PoisonError},
 };
 
@@ -9,9 +9,9 @@ use base64::Engine as _;
 use regex::Regex;
 use serde_json::Value;
 
-use super::{at, counterpart};
+use super::{Counterparts, at};
 use crate::{
-    field::FieldError,
+    field::{FieldError, FieldErrors},
     schema::{Rules, Schema, Type},
     structure::{At, Path, print},
     time,
@@ -68,9 +68,10 @@ pub(super) fn walk(
     old: Option<&Value>,
     schema: &Schema,
     path: Option<&Path<'_>>,
-    errors: &mut Vec<FieldError>,
+    errors: &mut FieldErrors,
 ) {
-    if old == Some(value) || value.is_null() && (schema.nullable || schema.preserve_any()) {
+    if errors.is_full() || old == Some(value) || value.is_null() && (schema.nullable || schema.preserve_any())
+    {
         return;
     }
     if !fits(value, schema, path, errors) {
@@ -94,10 +95,10 @@ pub(super) fn walk(
         }
         Value::Array(list) => {
             let Some(items) = &schema.items else { return };
-            let before = old.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let before = Counterparts::new(old, schema);
             for (index, item) in list.iter().enumerate() {
                 let here = Path { parent: path, at: At::Index(index) };
-                walk(item, counterpart(item, before, schema), items, Some(&here), errors);
+                walk(item, before.of(item), items, Some(&here), errors);
             }
         }
         _ => {}
@@ -105,7 +106,7 @@ pub(super) fn walk(
 }
 
 /// Type and format.
-fn fits(value: &Value, schema: &Schema, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) -> bool {
+fn fits(value: &Value, schema: &Schema, path: Option<&Path<'_>>, errors: &mut FieldErrors) -> bool {
     let found = type_of(value);
     if schema.int_or_string {
         let fits = matches!(found, "integer" | "string");
@@ -142,7 +143,7 @@ fn has_format(text: &str, format: &str) -> bool {
 }
 
 /// The keywords of one node, without those of its children.
-fn check(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+fn check(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut FieldErrors) {
     let mut say = |words: String| {
         errors.push(FieldError::invalid(
             &at(path),
@@ -191,7 +192,8 @@ fn check(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut Vec
             if let Some(min) = rules.min_items.filter(|min| length < *min) {
                 say(format!("should have at least {min} items"));
             }
-            if rules.unique_items && list.iter().enumerate().any(|(i, item)| list[..i].contains(item)) {
+            let mut seen = HashSet::new();
+            if rules.unique_items && !list.iter().all(|item| seen.insert(item.to_string())) {
                 say("shouldn't contain duplicates".to_owned());
             }
             if let Some(max) = rules.max_items.filter(|max| length > *max) {
@@ -224,9 +226,9 @@ fn check(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut Vec
 }
 
 /// `allOf`, `anyOf`, `oneOf`, `not`
-fn combine(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+fn combine(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut FieldErrors) {
     let valid = |schema: &Schema| {
-        let mut found = Vec::new();
+        let mut found = FieldErrors::default();
         walk(value, None, schema, path, &mut found);
         found.is_empty()
     };
@@ -250,12 +252,12 @@ fn combine(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut V
     if rules.not.as_ref().is_some_and(|s| valid(s)) {
         say("must not validate the schema (not)".to_owned());
     }
-    let mut nested = Vec::new();
+    let mut nested = FieldErrors::default();
     for schema in &rules.all_of {
         walk(value, None, schema, path, &mut nested);
     }
     if !nested.is_empty() {
         say("must validate all the schemas (allOf)".to_owned());
-        errors.append(&mut nested);
+        errors.extend(nested.into_vec());
     }
 }

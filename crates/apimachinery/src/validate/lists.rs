@@ -6,12 +6,15 @@ use serde_json::{Map, Value};
 
 use super::at;
 use crate::{
-    field::FieldError,
+    field::{FieldError, FieldErrors},
     schema::{ListType, Schema},
     structure::{At, Path},
 };
 
-pub(super) fn walk(value: &Value, schema: &Schema, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+pub(super) fn walk(value: &Value, schema: &Schema, path: Option<&Path<'_>>, errors: &mut FieldErrors) {
+    if errors.is_full() {
+        return;
+    }
     match value {
         Value::Object(map) => {
             for (name, child) in map {

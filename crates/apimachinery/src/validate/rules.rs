@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::{at, counterpart, keywords};
+use super::{Counterparts, at, keywords};
 use crate::{
     cel::{self, Program},
-    field::{FieldError, FieldPath},
+    field::{FieldError, FieldErrors, FieldPath},
     schema::{CelRule, Schema, Type},
     structure::{At, Path},
 };
@@ -21,7 +21,7 @@ pub(super) fn any(schema: &Schema) -> bool {
         || schema.items.as_ref().is_some_and(|s| any(s))
 }
 
-pub(super) fn walk(value: &Value, old: Option<&Value>, schema: &Schema, errors: &mut Vec<FieldError>) {
+pub(super) fn walk(value: &Value, old: Option<&Value>, schema: &Schema, errors: &mut FieldErrors) {
     let mut budget = cel::OBJECT_BUDGET;
     node(value, old, schema, None, &mut budget, errors);
 }
@@ -32,9 +32,9 @@ fn node(
     schema: &Schema,
     path: Option<&Path<'_>>,
     budget: &mut u64,
-    errors: &mut Vec<FieldError>,
+    errors: &mut FieldErrors,
 ) {
-    if value.is_null() && schema.nullable {
+    if errors.is_full() || value.is_null() && schema.nullable {
         return;
     }
     if let Some(rules) = schema.rules.as_ref().filter(|r| !r.cel.is_empty()) {
@@ -66,10 +66,10 @@ fn node(
         }
         Value::Array(list) => {
             let Some(items) = &schema.items else { return };
-            let before = old.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let before = Counterparts::new(old, schema);
             for (index, item) in list.iter().enumerate() {
                 let here = Path { parent: path, at: At::Index(index) };
-                node(item, counterpart(item, before, schema), items, Some(&here), budget, errors);
+                node(item, before.of(item), items, Some(&here), budget, errors);
             }
         }
         _ => {}

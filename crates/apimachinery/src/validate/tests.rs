@@ -114,3 +114,32 @@ fn what_a_rule_costs_is_reckoned_from_the_lists_it_goes_over() {
     let errors = texts(&create(&json!({"few": numbers(900), "many": numbers(1)}), &schema));
     assert!(errors.len() == 1 && errors[0].contains("call cost exceeds limit for rule"), "{errors:?}");
 }
+
+#[test]
+fn long_lists_are_compared_with_their_old_state_by_their_keys() {
+    let begun = std::time::Instant::now();
+    let number = Rules { maximum: Some(5.0), ..Rules::default() };
+    let item = Arc::new(object(vec![
+        ("name", leaf(Type::String, Rules::default())),
+        ("n", leaf(Type::Integer, number)),
+    ]));
+    let list = Schema {
+        kind: Some(Type::Array),
+        list_type: ListType::Map,
+        list_map_keys: vec![Arc::from("name")],
+        items: Some(item),
+        ..Schema::default()
+    };
+    let schema = object(vec![("l", Arc::new(list))]);
+    let of = |n: i64| {
+        let items: Vec<_> = (0..30_000).map(|at| json!({"name": at.to_string(), "n": n})).collect();
+        json!({ "l": items })
+    };
+    let (faulty, worse) = (of(6), of(7));
+    let mut moved = faulty.clone();
+    moved["l"].as_array_mut().unwrap().reverse();
+    assert_eq!(update(&moved, &faulty, &schema), [], "what was faulty before may stay, wherever it stands");
+    assert_eq!(update(&worse, &faulty, &schema).len(), FieldErrors::MOST + 1);
+    // Looking for each among all takes minutes.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}

@@ -148,8 +148,7 @@ impl Unpacker {
         }
         if self.folders.contains_key(path) || self.implied.contains(path) {
             self.beneath.forget();
-            self.folders.retain(|p, _| !p.starts_with(path));
-            self.implied.retain(|p| !p.starts_with(path));
+            self.forget_below(path);
         }
         if entry.kind == EntryType::Link {
             return self.hard_link(entry, folder, name);
@@ -202,6 +201,19 @@ impl Unpacker {
             rustix::fs::lsetxattr(&path, key, value, rustix::fs::XattrFlags::empty())
         })?;
         Ok(utimensat(folder, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// What is noted of a folder and of those in it goes: something else takes its place.
+    fn forget_below(&mut self, path: &Path) {
+        // Paths are ordered by their parts, so that those in a folder follow it.
+        let inside = |p: &&PathBuf| p.starts_with(path);
+        let folders = self.folders.range(path.to_owned()..).map(|(p, _)| p);
+        for gone in folders.take_while(inside).cloned().collect::<Vec<_>>() {
+            self.folders.remove(&gone);
+        }
+        for gone in self.implied.range(path.to_owned()..).take_while(inside).cloned().collect::<Vec<_>>() {
+            self.implied.remove(&gone);
+        }
     }
 
     fn make_folder(&mut self, entry: &Entry, path: &Path, folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
@@ -333,3 +345,6 @@ fn set_opaque(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let path = proc_path(folder, name);
     Ok(rustix::fs::setxattr(&path, OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! How versions of a custom resource are converted, and by whom.
 
+use std::collections::HashSet;
+
 use apimachinery::{FieldPath, names as dns};
 use serde_json::Value;
 
@@ -89,9 +91,10 @@ pub fn check(checks: &mut Checks, conversion: &Value, here: &FieldPath) {
         if known.is_empty() {
             checks.required(&at, "");
         }
+        let mut seen = HashSet::new();
         for (index, version) in known.iter().enumerate() {
             let word = version.as_str().unwrap_or_default();
-            if known[..index].contains(version) {
+            if !seen.insert(word) {
                 checks.invalid(&at.index(index), word, "duplicate version");
                 continue;
             }

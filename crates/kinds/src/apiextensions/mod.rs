@@ -100,11 +100,11 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
-        rules::definition(object).errors
+        rules::definition(object).errors.into_vec()
     }
 
     fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
-        rules::change(new, old, subresource).errors
+        rules::change(new, old, subresource).errors.into_vec()
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {

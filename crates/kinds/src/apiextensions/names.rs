@@ -2,7 +2,7 @@
 //!
 //! Source: `k8s.io/apiextensions-apiserver/pkg/controller/status`, `…/establish`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use apimachinery::{Object, time};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -76,7 +76,7 @@ fn resolve(definition: &Object, all: &[&Object]) -> (Value, Option<(&'static str
         ("listKind", &kinds, "ListKindConflict"),
     ] {
         if name == "shortNames" {
-            let own: Vec<&str> = list(accepted, name).iter().filter_map(Value::as_str).collect();
+            let own: HashSet<&str> = list(accepted, name).iter().filter_map(Value::as_str).collect();
             let lost: Vec<String> = list(wanted, name)
                 .iter()
                 .filter_map(Value::as_str)

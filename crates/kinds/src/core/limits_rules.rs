@@ -1,6 +1,6 @@
 //! What is wrong with a LimitRange or a ResourceQuota.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::{FieldPath, names, quantity::Quantity};
 use serde_json::Value;
@@ -203,10 +203,26 @@ fn scope_fits(scope: &str, resource: &str) -> bool {
     }
 }
 
-/// One scope against the resources of the quota; `shown` is what upstream prints.
-fn check_scope(checks: &mut Checks, object: &Value, scope: &str, path: &FieldPath, shown: &Value) {
-    for (resource, _) in entries(object, "spec.hard") {
-        if is_quota_name(resource) && !scope_fits(scope, resource) {
+/// How many resources of a quota each scope cannot be applied to.
+struct Unfit<'q> {
+    resources: Vec<&'q str>,
+    /// By scope, for the scopes that were asked for.
+    known: BTreeMap<&'q str, usize>,
+}
+
+impl<'q> Unfit<'q> {
+    fn of(object: &'q Value) -> Self {
+        let names = entries(object, "spec.hard").map(|(resource, _)| resource.as_str());
+        Self { resources: names.filter(|name| is_quota_name(name)).collect(), known: BTreeMap::new() }
+    }
+
+    /// One scope; `shown` is what upstream prints.
+    fn check(&mut self, checks: &mut Checks, scope: &'q str, path: &FieldPath, shown: &Value) {
+        let count = || self.resources.iter().filter(|resource| !scope_fits(scope, resource)).count();
+        for _ in 0..*self.known.entry(scope).or_insert_with(count) {
+            if checks.is_full() {
+                return;
+            }
             checks.invalid(path, shown.clone(), "unsupported scope applied to resource");
         }
     }
@@ -223,11 +239,15 @@ fn check_opposites(checks: &mut Checks, scopes: &[&str], path: &FieldPath, shown
 fn check_scopes(checks: &mut Checks, object: &Value) {
     let (shown, path) = (at(object, "spec.scopes"), path("spec").child("scopes"));
     let scopes: Vec<&str> = list(object, "spec.scopes").iter().filter_map(Value::as_str).collect();
+    let mut unfit = Unfit::of(object);
     for scope in &scopes {
+        if checks.is_full() {
+            return;
+        }
         if !SCOPES.contains(scope) {
             checks.invalid(&path, shown.clone(), "unsupported scope");
         }
-        check_scope(checks, object, scope, &path, shown);
+        unfit.check(checks, scope, &path, shown);
     }
     check_opposites(checks, &scopes, &path, shown);
 }
@@ -235,13 +255,13 @@ fn check_scopes(checks: &mut Checks, object: &Value) {
 fn check_scope_selector(checks: &mut Checks, object: &Value) {
     let selector = at(object, "spec.scopeSelector");
     let path = path("spec").child("scopeSelector").child("matchExpressions");
-    let mut scopes = Vec::new();
+    let (mut scopes, mut unfit) = (Vec::new(), Unfit::of(object));
     for requirement in list(selector, "matchExpressions") {
         let (scope, operator) = (text(requirement, "scopeName"), text(requirement, "operator"));
         if !SCOPES.contains(&scope) {
             checks.invalid(&path.child("scopeName"), scope, "unsupported scope");
         }
-        check_scope(checks, object, scope, &path, selector);
+        unfit.check(checks, scope, &path, selector);
         let by_itself = matches!(
             scope,
             "BestEffort" | "NotBestEffort" | "Terminating" | "NotTerminating" | "CrossNamespacePodAffinity"

@@ -70,12 +70,11 @@ pub fn check_update(checks: &mut Checks, new: &Value, old: &Value, subresource: 
     if !subresource.is_empty() {
         check_resources(checks, new);
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, address) in list(new, "status.addresses").iter().enumerate() {
-        if seen.contains(&address) {
+        if !seen.insert(["type", "address"].map(|field| text(address, field))) {
             checks.duplicate(&path("status").child("addresses").index(index), address.clone());
         }
-        seen.push(address);
     }
     let (cidrs, before) = (list(new, "spec.podCIDRs"), list(old, "spec.podCIDRs"));
     if !before.is_empty() && cidrs != before {

@@ -1,5 +1,7 @@
 //! Pod.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -154,9 +156,10 @@ fn keep_all_but(new: &mut Object, old: &Object, change: impl FnOnce(&mut Value, 
 /// Resources and resize policy of the containers that both have, by name.
 fn copy_resources(kept: &mut Value, new: &Value, group: &str) {
     let path = format!("spec.{group}");
-    let wanted = list(new, &path).to_vec();
+    let wanted: BTreeMap<&str, &Value> =
+        list(new, &path).iter().rev().map(|container| (text(container, "name"), container)).collect();
     for container in crate::object::items_mut(kept, &path) {
-        if let Some(found) = wanted.iter().find(|other| other["name"] == container["name"]) {
+        if let Some(found) = wanted.get(text(container, "name")) {
             copy(container, found, "resources");
             copy(container, found, "resizePolicy");
         }
@@ -200,15 +203,15 @@ fn row(pod: &Object, now: DateTime<Utc>) -> Vec<Value> {
         reason = "SchedulingGated".to_owned();
     }
     let init_specs = list(pod, "spec.initContainers");
-    let sidecar = |name: &str| init_specs.iter().any(|c| c["name"] == name && c["restartPolicy"] == "Always");
-    let sidecars = init_specs.iter().filter(|c| c["restartPolicy"] == "Always").count();
-    let total = list(pod, "spec.containers").len() + sidecars;
+    let always = || init_specs.iter().filter(|c| c["restartPolicy"] == "Always");
+    let sidecars: BTreeSet<&str> = always().map(|container| text(container, "name")).collect();
+    let total = list(pod, "spec.containers").len() + always().count();
     let mut ready = 0;
     let (mut restarts, mut sidecar_restarts) = (Restarts::default(), Restarts::default());
     let mut initializing = false;
     for (index, status) in list(pod, "status.initContainerStatuses").iter().enumerate() {
         restarts.add(status);
-        let is_sidecar = sidecar(text(status, "name"));
+        let is_sidecar = sidecars.contains(text(status, "name"));
         if is_sidecar {
             sidecar_restarts.add(status);
         }

@@ -76,7 +76,7 @@ impl Strategy for ReplicationController {
     fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
         Checks::run(|checks| {
             if subresource == "status" {
-                checks.errors = rules::check_status(
+                let found = rules::check_status(
                     new,
                     old,
                     &[
@@ -88,6 +88,7 @@ impl Strategy for ReplicationController {
                     ],
                     &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
                 );
+                checks.errors.extend(found);
             }
         })
     }

@@ -159,7 +159,7 @@ fn drop_what_the_old_type_needed(new: &mut Value, old: &Value) {
         }
     }
     if lost("nodePort") {
-        let ports = |service: &Value| -> Vec<i64> {
+        let ports = |service: &Value| -> BTreeSet<i64> {
             list(service, "spec.ports")
                 .iter()
                 .map(|port| number(port, "nodePort"))

@@ -150,9 +150,10 @@ fn check_cluster_ips(checks: &mut Checks, service: &Value) {
     }
     let families = strings(service, "spec.ipFamilies");
     let families_path = crate::checks::path("spec").child("ipFamilies");
+    let mut seen = BTreeSet::new();
     for (index, family) in families.iter().enumerate() {
         checks.one_of(&families_path.index(index), family, &["IPv4", "IPv6"]);
-        if families[..index].contains(family) {
+        if !seen.insert(family) {
             checks.duplicate(&families_path.index(index), *family);
         }
     }

@@ -138,7 +138,10 @@ pub fn check_binding(checks: &mut Checks, device: &Value, path: &FieldPath) {
     let [wait_path, stop_path] = FIELDS.map(|field| path.child(field));
     unique(checks, wait, &wait_path, Value::as_str);
     unique(checks, stop, &stop_path, Value::as_str);
-    for (index, condition) in stop.iter().enumerate().filter(|(_, condition)| wait.contains(condition)) {
+    let awaited: BTreeSet<&str> = wait.iter().filter_map(Value::as_str).collect();
+    let overlaps =
+        |condition: &Value| condition.as_str().is_some_and(|condition| awaited.contains(condition));
+    for (index, condition) in stop.iter().enumerate().filter(|(_, condition)| overlaps(condition)) {
         let detail = "bindingFailureConditions must not overlap with bindingConditions";
         checks.invalid(&stop_path.index(index), condition.clone(), detail);
     }

@@ -19,13 +19,16 @@ use crate::{
 struct Pod<'s> {
     spec: &'s Value,
     volumes: &'s Named<'s>,
+    /// The names of its resource claims.
+    claims: BTreeSet<&'s str>,
     /// `None`: invalid, which is told elsewhere.
     grace: Option<i64>,
 }
 
 /// All three lists of a spec.
 pub fn check_all(checks: &mut Checks, spec: &Value, path: &FieldPath, volumes: &Named<'_>) {
-    let pod = Pod { spec, volumes, grace: at(spec, "terminationGracePeriodSeconds").as_i64() };
+    let claims = list(spec, "resourceClaims").iter().map(|claim| text(claim, "name")).collect();
+    let pod = Pod { spec, volumes, claims, grace: at(spec, "terminationGracePeriodSeconds").as_i64() };
     check_regular(checks, &pod, &path.child("containers"));
     check_init(checks, &pod, &path.child("initContainers"));
     check_ephemeral(checks, &pod, &path.child("ephemeralContainers"));
@@ -169,7 +172,7 @@ fn check_common(checks: &mut Checks, container: &Value, pod: &Pod<'_>, path: &Fi
         text(container, "imagePullPolicy"),
         &["Always", "IfNotPresent", "Never"],
     );
-    resources::check_container(checks, at(container, "resources"), pod.spec, &path.child("resources"));
+    resources::check_container(checks, at(container, "resources"), &pod.claims, &path.child("resources"));
     check_resize_policy(checks, list(container, "resizePolicy"), pod.spec, &path.child("resizePolicy"));
     security::check_container(
         checks,

@@ -1,5 +1,7 @@
 //! Requests and limits, and the quality of service that follows from them.
 
+use std::collections::BTreeSet;
+
 use apimachinery::{FieldPath, names, quantity::Quantity};
 use serde_json::Value;
 
@@ -100,15 +102,14 @@ pub fn quantity_value(checks: &mut Checks, name: &str, value: &Value, path: &Fie
     }
 }
 
-/// `resources` of one container.
-pub fn check_container(checks: &mut Checks, resources: &Value, spec: &Value, path: &FieldPath) {
+/// `resources` of one container; `claims` are the names of the pod's resource claims.
+pub fn check_container(checks: &mut Checks, resources: &Value, claims: &BTreeSet<&str>, path: &FieldPath) {
     check(checks, resources, check_container_name, path);
-    let claims: Vec<&str> = list(spec, "resourceClaims").iter().map(|claim| text(claim, "name")).collect();
     for (index, claim) in list(resources, "claims").iter().enumerate() {
         let path = path.child("claims").index(index).child("name");
         match text(claim, "name") {
             "" => checks.required(&path, ""),
-            name if !claims.contains(&name) => checks.not_found(&path, name),
+            name if !claims.contains(name) => checks.not_found(&path, name),
             _ => {}
         }
     }

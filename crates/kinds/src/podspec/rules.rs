@@ -1,5 +1,7 @@
 //! What is wrong with a PodSpec as a whole.
 
+use std::collections::BTreeSet;
+
 use apimachinery::{FieldPath, names};
 use serde_json::Value;
 
@@ -137,14 +139,13 @@ fn check_host_ports(checks: &mut Checks, spec: &Value, path: &FieldPath, place: 
 }
 
 fn check_gates(checks: &mut Checks, gates: &[Value], path: &FieldPath) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, gate) in gates.iter().enumerate() {
         let name = text(gate, "name");
         checks.qualified_name(&path.index(index), name);
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             checks.duplicate(&path.index(index), name);
         }
-        seen.push(name);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Affinity, tolerations and topology spread.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apimachinery::{FieldPath, names};
 use serde_json::Value;
 
@@ -139,17 +141,19 @@ fn check_label_keys(checks: &mut Checks, term: &Value, path: &FieldPath) {
         }
     }
     let (same, other) = (keys("matchLabelKeys"), keys("mismatchLabelKeys"));
-    let mut known: Vec<&str> = entries(selector, "matchLabels").map(|(key, _)| key.as_str()).collect();
+    // The place of each key; the first one counts.
+    let places: BTreeMap<&str, usize> = same.iter().enumerate().rev().map(|(i, key)| (*key, i)).collect();
+    let other: BTreeSet<&str> = other.into_iter().collect();
+    let mut known: BTreeSet<&str> = entries(selector, "matchLabels").map(|(key, _)| key.as_str()).collect();
     for expression in list(selector, "matchExpressions") {
         let key = text(expression, "key");
-        if let Some(index) = same.iter().position(|k| *k == key)
-            && known.contains(&key)
+        if !known.insert(key)
+            && let Some(index) = places.get(key)
         {
-            checks.invalid(&path.index(index), key, "exists in both matchLabelKeys and labelSelector");
+            checks.invalid(&path.index(*index), key, "exists in both matchLabelKeys and labelSelector");
         }
-        known.push(key);
     }
-    for (index, key) in same.iter().enumerate().filter(|(_, key)| other.contains(key)) {
+    for (index, key) in same.iter().enumerate().filter(|(_, key)| other.contains(*key)) {
         let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
         checks.invalid(&path.child("matchLabelKeys").index(index), *key, detail);
     }
@@ -202,20 +206,24 @@ fn check_effect(checks: &mut Checks, effect: &str, path: &FieldPath) {
     checks.one_of(path, effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
 }
 
+/// What a constraint spreads over, and what is done where it does not hold.
+fn domain(constraint: &Value) -> [&str; 2] {
+    ["topologyKey", "whenUnsatisfiable"].map(|field| text(constraint, field))
+}
+
 /// `spec.topologySpreadConstraints`
 pub fn check_spread(checks: &mut Checks, constraints: &[Value], path: &FieldPath) {
+    let last: BTreeMap<[&str; 2], usize> =
+        constraints.iter().enumerate().map(|(index, constraint)| (domain(constraint), index)).collect();
     for (index, constraint) in constraints.iter().enumerate() {
         let path = path.index(index);
         checks.positive(&path.child("maxSkew"), number(constraint, "maxSkew"));
-        let [key, action] = ["topologyKey", "whenUnsatisfiable"].map(|field| text(constraint, field));
+        let [key, action] = domain(constraint);
         if key.is_empty() {
             checks.required(&path.child("topologyKey"), "can not be empty");
         }
         checks.one_of(&path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
-        let repeated = constraints[index + 1..]
-            .iter()
-            .any(|other| text(other, "topologyKey") == key && text(other, "whenUnsatisfiable") == action);
-        if repeated {
+        if last.get(&[key, action]).is_some_and(|last| *last > index) {
             let path = path.child("{topologyKey, whenUnsatisfiable}");
             checks.duplicate(&path, format!("{{{key}, {action}}}"));
         }

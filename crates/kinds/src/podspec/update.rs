@@ -1,5 +1,7 @@
 //! What may change in a pod once it is there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apimachinery::{FieldPath, names};
 use serde_json::{Value, json};
 
@@ -28,8 +30,9 @@ pub fn check_update(checks: &mut Checks, new: &Value, old: &Value) {
     let spec = path("spec");
     check_added_tolerations(checks, new, old, &spec.child("tolerations"));
     let old_gates = list(old, "spec.schedulingGates");
+    let old_names: BTreeSet<&str> = old_gates.iter().map(|gate| text(gate, "name")).collect();
     for (index, gate) in list(new, "spec.schedulingGates").iter().enumerate() {
-        if !old_gates.iter().any(|old| old["name"] == gate["name"]) {
+        if !old_names.contains(text(gate, "name")) {
             let detail =
                 format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, "name"));
             checks.forbidden(&spec.child("schedulingGates").index(index).child("name"), &detail);
@@ -101,15 +104,12 @@ fn check_deadline(checks: &mut Checks, new: &Value, old: &Value) -> bool {
 }
 
 fn check_added_tolerations(checks: &mut Checks, new: &Value, old: &Value, path: &FieldPath) {
+    // All of a toleration but for how long it lasts.
+    let id = |toleration| ["key", "operator", "value", "effect"].map(|field| text(toleration, field));
     let tolerations = list(new, "spec.tolerations");
+    let kept: BTreeSet<[&str; 4]> = tolerations.iter().map(id).collect();
     for old in list(old, "spec.tolerations") {
-        let kept = tolerations.iter().any(|new| {
-            let (mut new, mut old) = (new.clone(), old.clone());
-            remove(&mut new, "tolerationSeconds");
-            remove(&mut old, "tolerationSeconds");
-            same(&new, &old)
-        });
-        if !kept {
+        if !kept.contains(&id(old)) {
             return checks
                 .forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
         }
@@ -165,9 +165,11 @@ fn check_gated(checks: &mut Checks, munged: &mut Value, before: &Value, spec: &F
 /// A change through `/ephemeralcontainers`: only additions.
 pub fn check_ephemeral_update(checks: &mut Checks, new: &Value, old: &Value) {
     let at_path = path("spec").child("ephemeralContainers");
+    let containers = list(new, "spec.ephemeralContainers").iter().rev();
+    let by_name: BTreeMap<&str, &Value> = containers.map(|new| (text(new, "name"), new)).collect();
     for old in list(old, "spec.ephemeralContainers") {
         let name = text(old, "name");
-        match list(new, "spec.ephemeralContainers").iter().find(|new| text(new, "name") == name) {
+        match by_name.get(name) {
             None => {
                 let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
                 checks.forbidden(&at_path, &detail);

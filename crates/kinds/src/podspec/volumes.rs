@@ -248,10 +248,16 @@ pub fn inside(checks: &mut Checks, value: &str, path: &FieldPath) {
     }
 }
 
+/// What a text field is in some item.
+fn words<'v>(items: &'v [Value], field: &str) -> BTreeSet<&'v str> {
+    items.iter().map(|item| text(item, field)).collect()
+}
+
 /// `volumeMounts` and `volumeDevices` of one container.
 pub fn check_mounts(checks: &mut Checks, container: &Value, volumes: &Named<'_>, path: &FieldPath) {
     let (mounts, devices) = (list(container, "volumeMounts"), list(container, "volumeDevices"));
     let mut seen = BTreeSet::new();
+    let (device_names, device_paths) = (words(devices, "name"), words(devices, "devicePath"));
     let mounts_path = path.child("volumeMounts");
     for (index, mount) in mounts.iter().enumerate() {
         let path = mounts_path.index(index);
@@ -268,10 +274,10 @@ pub fn check_mounts(checks: &mut Checks, container: &Value, volumes: &Named<'_>,
         if !seen.insert(target) {
             checks.invalid(&path.child("mountPath"), target, "must be unique");
         }
-        if devices.iter().any(|device| text(device, "name") == name) {
+        if device_names.contains(name) {
             checks.invalid(&path.child("name"), name, "must not already exist in volumeDevices");
         }
-        if devices.iter().any(|device| text(device, "devicePath") == target) {
+        if device_paths.contains(target) {
             let detail = "must not already exist as a path in volumeDevices";
             checks.invalid(&path.child("mountPath"), target, detail);
         }
@@ -333,6 +339,7 @@ fn check_devices(
     path: &FieldPath,
 ) {
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    let (mount_names, mount_paths) = (words(mounts, "name"), words(mounts, "mountPath"));
     for (index, device) in devices.iter().enumerate() {
         let path = path.index(index);
         let (name, target) = (text(device, "name"), text(device, "devicePath"));
@@ -362,10 +369,10 @@ fn check_devices(
         } else {
             paths.insert(target);
         }
-        if mounts.iter().any(|mount| text(mount, "name") == name) {
+        if mount_names.contains(name) {
             checks.invalid(&path.child("name"), name, "must not already exist in volumeMounts");
         }
-        if mounts.iter().any(|mount| text(mount, "mountPath") == target) {
+        if mount_paths.contains(target) {
             checks.invalid(
                 &path.child("devicePath"),
                 target,
