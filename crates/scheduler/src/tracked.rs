@@ -92,7 +92,7 @@ mod tests {
         assert!(tracked.synced());
         tracked.apply(Event::<Namespace>::Init);
         tracked.apply(Event::InitApply(namespace("b")));
-        let deltas = tracked.apply(Event::InitDone);
+        let deltas = tracked.apply(Event::<Namespace>::InitDone);
         assert!(matches!(&deltas[..], [Delta::Gone(name)] if name == "a"));
     }
 }
