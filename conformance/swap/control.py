@@ -8,8 +8,8 @@ from swap.table import Failed, Swap
 
 
 @contextlib.contextmanager
-def controller_manager(cluster):
-    """It acts for each loop as that loop's own service account, as kubeadm sets it up."""
+def controller_manager(cluster, *more):
+    """It acts for each loop as that loop's own service account, as kubeadm sets it up. `more`: flags."""
     kubeconfig = cluster.user("system:kube-controller-manager")
     certificate, key = cluster.authority
     with program(cluster.place, "kube-controller-manager", [
@@ -19,17 +19,18 @@ def controller_manager(cluster):
         "--root-ca-file", certificate, "--cluster-signing-cert-file", certificate, "--cluster-signing-key-file", key,
         "--service-account-private-key-file", cluster.token_key, "--use-service-account-credentials",
         "--service-cluster-ip-range", RANGES["service-cidr"], "--allocate-node-cidrs=false",
+        *more,
     ]) as process:
         yield process
 
 
 @contextlib.contextmanager
-def scheduler(cluster):
+def scheduler(cluster, *more):
     kubeconfig = cluster.user("system:kube-scheduler")
     with program(cluster.place, "kube-scheduler", [
         programs.upstream("kube-scheduler"), "--kubeconfig", kubeconfig, "--authentication-kubeconfig", kubeconfig,
         "--authorization-kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", free_port(),
-        "--cert-dir", cluster.place / "scheduler",
+        "--cert-dir", cluster.place / "scheduler", *more,
     ]) as process:
         yield process
 

@@ -3,6 +3,7 @@
 //! Each pass walks the value once beside its schema. Paths live on the stack and are printed only in errors.
 
 mod canonical;
+mod fit;
 mod types;
 
 use std::fmt::Write as _;
@@ -10,6 +11,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 pub use canonical::{always, canonicalize, drop_nulls, forget_empty_lists};
+pub use fit::fit;
 pub use types::{check, json_type};
 
 use crate::schema::Schema;

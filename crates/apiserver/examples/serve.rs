@@ -1,4 +1,4 @@
-//! An API server alone, as `make oracle` and debuggers want it: nothing works beside it, its store is gone with it.
+//! An API server alone, as `make oracle`, `bench/api --alone` and debuggers want it: nothing works beside it, its store is gone with it.
 //!
 //! `serve FOLDER PORT`: FOLDER holds `ca.crt` (signs clients), `server.crt`, `server.key`; it listens on 127.0.0.1.
 
@@ -57,8 +57,9 @@ fn tls(folder: &Path) -> Result<Arc<rustls::ServerConfig>, Error> {
     let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
     let chain = CertificateDer::pem_file_iter(folder.join("server.crt"))?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(folder.join("server.key"))?;
-    let config = rustls::ServerConfig::builder()
+    let mut config = rustls::ServerConfig::builder()
         .with_client_cert_verifier(clients.build()?)
         .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use store::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{custom::Versions, encoding, shape};
+use crate::{custom::Versions, encoding, recent::Recent, selection, shape, sparse::Fields};
 
 /// How the stored form of a resource differs from the form it is served in.
 #[derive(Clone, Debug, Default)]
@@ -35,12 +35,14 @@ pub enum View {
     },
 }
 
-/// What is counted of a resource's watches.
+/// What a resource's watches share.
 #[derive(Debug, Default)]
 pub struct Watches {
     open: AtomicI64,
     begun: AtomicU64,
     events: AtomicU64,
+    /// What they were told last.
+    pub recent: Recent,
 }
 
 impl Watches {
@@ -80,7 +82,9 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.0.watches.open.fetch_sub(1, Ordering::Relaxed);
+        if self.0.watches.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.watches.recent.clear();
+        }
     }
 }
 /// The revision of an entry that was converted in order to be shown. Its value has its real one.
@@ -99,6 +103,8 @@ pub struct Served {
     pub head: Bytes,
     /// See [`encoding::tail`].
     pub tail: Bytes,
+    /// What selectors ask about.
+    pub attribute_fields: Fields,
     /// See [`View`].
     pub view: View,
     /// For custom resources: served while its definition is being deleted, creates are refused.
@@ -150,6 +156,7 @@ impl Served {
         let others = others.map(|r| (Arc::from(r.api_version()), r.schema.clone())).collect();
         Self {
             prefix: prefix(stored_group, &resource.plural),
+            attribute_fields: selection::attribute_fields(&resource),
             head: head.into(),
             tail,
             view: conversion.map_or(View::Direct, View::Converted),
@@ -281,6 +288,16 @@ impl Served {
             }
             View::Custom { versions, .. } if versions.storage == self.api_version => self.encode(object),
             View::Custom { versions, .. } => versions.write(object.clone()),
+        }
+    }
+
+    /// Whether what [`Served::stored`] makes of an object is what [`Served::encode`] makes of it.
+    #[must_use]
+    pub fn stores_itself(&self) -> bool {
+        match &self.view {
+            View::Direct => true,
+            View::Converted(_) => false,
+            View::Custom { versions, .. } => versions.storage == self.api_version,
         }
     }
 

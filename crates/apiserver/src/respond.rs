@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt::Write as _};
 
-use apimachinery::{ApiError, Object};
+use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use crate::{
     encoding,
     negotiate::{Form, Media, PROTOBUF, Transform},
     table,
+    verbs::update::Changed,
 };
 
 /// An answer with this body.
@@ -153,22 +154,24 @@ pub fn partial(wire: &[u8]) -> Result<Value, ApiError> {
     Ok(json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}))
 }
 
-/// An object that was just written: `encoded` as given to the store, at its new revision.
-pub fn written(
+/// An object that was just written, at its new revision.
+pub(crate) fn written(
     status: u16,
     media: Media,
     served: &Served,
-    object: &Object,
-    revision: &str,
+    written: &Changed,
     query: &crate::request::Query,
 ) -> Result<Response, ApiError> {
-    let encoded = served.encode(object)?;
-    let wire = if revision.is_empty() {
+    let encoded = match &written.value {
+        Some(value) => value.clone(),
+        None => served.encode(&written.object)?,
+    };
+    let wire = if written.revision.is_empty() {
         encoding::never_stored(&encoded)
     } else {
-        encoding::with_revision(&encoded, revision)
+        encoding::with_revision(&encoded, &written.revision)
     };
-    self::object(status, media, served, &wire, query)
+    object(status, media, served, &wire, query)
 }
 
 /// One object from the store.

@@ -11,7 +11,10 @@ use kinds::Resource;
 use serde_json::Value;
 use store::{Attributes, Entry};
 
-use crate::catalogue::{Catalogue, Served, View};
+use crate::{
+    catalogue::{Catalogue, Served, View},
+    sparse::Fields,
+};
 
 /// Kinds with fields of their own to select by word it in another way than the rest.
 fn unknown_field(resource: &Resource, name: &str) -> ApiError {
@@ -127,38 +130,36 @@ pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
 /// The labels of a value.
 #[must_use]
 pub fn labels(value: &[u8]) -> Attributes {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        metadata: Metadata<'a>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Metadata<'a> {
-        #[serde(borrow, default)]
-        labels: Option<std::collections::BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
-    }
-    let labels =
-        serde_json::from_slice::<Head<'_>>(value).ok().and_then(|h| h.metadata.labels).unwrap_or_default();
-    let labels = labels.into_iter().map(|(k, v)| (Arc::from(&*k), Arc::from(&*v))).collect();
-    Attributes { labels, fields: Box::default() }
+    let read = Fields::at([LABELS]).read(value).unwrap_or_default();
+    Attributes { labels: labels_of(read), fields: Box::default() }
+}
+
+const LABELS: &str = "metadata.labels";
+
+/// Of a value, sorted as maps are. Labels that are not all texts are none.
+fn labels_of(mut value: Value) -> Box<[(Arc<str>, Arc<str>)]> {
+    let labels = value.pointer_mut("/metadata/labels").map(Value::take);
+    let Some(Value::Object(map)) = labels else { return Box::default() };
+    let text = |(key, value): (String, Value)| match value {
+        Value::String(text) => Some((key.into(), text.into())),
+        _ => None,
+    };
+    map.into_iter().map(text).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// What [`attributes`] reads of the values of a resource.
+#[must_use]
+pub fn attribute_fields(resource: &Resource) -> Fields {
+    let selectable = resource.selectable.iter().filter(|_| resource.builtin);
+    Fields::at(std::iter::once(LABELS).chain(selectable.flat_map(|field| field.path.split('|'))))
 }
 
 /// Takes labels and selectable fields out of a value that is about to be stored.
 #[must_use]
 pub fn attributes(catalogue: &Catalogue, key: &str, value: &[u8]) -> Attributes {
-    let Attributes { labels, .. } = labels(value);
-    let served = catalogue.of_key(key);
-    let fields: Vec<(Arc<str>, Arc<str>)> = match served {
-        Some(served) if served.resource.builtin && !served.resource.selectable.is_empty() => {
-            match serde_json::from_slice::<Value>(value) {
-                Ok(object) => {
-                    let declared = served.resource.selectable.iter();
-                    declared.map(|f| (f.name.clone(), at_path(&object, &f.path, &f.absent).into())).collect()
-                }
-                Err(_) => Vec::new(),
-            }
-        }
-        _ => Vec::new(),
-    };
-    Attributes { labels, fields: fields.into() }
+    let Some(served) = catalogue.of_key(key) else { return labels(value) };
+    let Ok(read) = served.attribute_fields.read(value) else { return Attributes::default() };
+    let selectable = served.resource.selectable.iter().filter(|_| served.resource.builtin);
+    let fields = selectable.map(|f| (f.name.clone(), at_path(&read, &f.path, &f.absent).into())).collect();
+    Attributes { fields, labels: labels_of(read) }
 }

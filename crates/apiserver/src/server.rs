@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use http_body::Body as HttpBody;
 use kinds::Resource;
 use serde_json::Value;
-use store::Extract;
+use store::{Extract, Room};
 
 use crate::{
     Response,
@@ -45,6 +45,9 @@ use crate::{
 #[derive(Clone)]
 pub struct Server(pub(crate) Arc<Inner>);
 
+/// So many bytes of objects written as protobuf are kept: those of some 30,000 pods.
+const PROTOBUF_KEPT: usize = 64 << 20;
+
 /// What all requests share.
 pub(crate) struct Inner {
     pub config: Config,
@@ -59,6 +62,8 @@ pub(crate) struct Inner {
     pub policies: Policies,
     pub aggregation: Aggregation,
     pub flow: Flow,
+    /// Where objects written as protobuf are kept beside what is stored.
+    pub protobuf: Room,
     /// The first revision that could not be written, as long as none has been since; 0: all is well.
     pub store_failed: std::sync::atomic::AtomicU64,
     /// Asked before all other authenticators.
@@ -174,6 +179,7 @@ impl Server {
             policies: Policies::default(),
             aggregation: Aggregation::default(),
             flow: Flow::new(config.seats),
+            protobuf: Room::new(PROTOBUF_KEPT),
             store_failed: 0.into(),
             front_proxy: config.front_proxy_authority.as_deref().and_then(front_proxy),
             ready: false.into(),

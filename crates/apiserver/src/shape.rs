@@ -31,19 +31,17 @@ pub fn apply(resource: &Resource, object: &mut Object) -> Result<Vec<String>, Ap
             version = resource.version,
         ))
     };
-    if resource.builtin {
-        structure::check(object, schema).map_err(|why| cannot(&why))?;
-    } else if let (Some(metadata), Some(schema)) = (object.get("metadata"), schema.properties.get("metadata"))
-    {
-        structure::check(metadata, schema).map_err(|why| cannot(&why))?;
-    }
-    let unknown = structure::prune(object, schema);
-    if resource.builtin {
-        structure::canonicalize(object, schema).map_err(|why| cannot(&why))?;
+    let unknown = if resource.builtin {
+        structure::fit(object, schema).map_err(|why| cannot(&why))?
     } else {
+        if let (Some(metadata), Some(schema)) = (object.get("metadata"), schema.properties.get("metadata")) {
+            structure::check(metadata, schema).map_err(|why| cannot(&why))?;
+        }
+        let unknown = structure::prune(object, schema);
         structure::drop_nulls(object, schema);
         canonical_metadata(resource, object);
-    }
+        unknown
+    };
     default(resource, object);
     Ok(unknown)
 }

@@ -16,9 +16,11 @@ fn fields_that_are_not_there_are_written_as_upstream_writes_them() {
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let ours = match kind.strip_suffix("List") {
             Some(item) => {
-                let mut list = protobuf::ListWriter::new(api_version, item, &object["metadata"]).unwrap();
-                object["items"].as_array().unwrap().iter().for_each(|item| list.item(item));
-                Some(list.finish(api_version, kind))
+                let writer = protobuf::ObjectWriter::new(api_version, item).unwrap();
+                let items: Vec<u8> =
+                    object["items"].as_array().unwrap().iter().flat_map(|i| writer.write_value(i)).collect();
+                let head = protobuf::list_head(api_version, kind, &object["metadata"], items.len()).unwrap();
+                Some([head, items, protobuf::list_tail()].concat())
             }
             None => protobuf::encode(object, api_version, kind),
         };

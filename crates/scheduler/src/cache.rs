@@ -40,7 +40,7 @@ impl Cache {
         match delta {
             Delta::Put(node) => {
                 let name = node.name_any();
-                let mut info = NodeInfo::new(node);
+                let mut info = NodeInfo::new(Arc::new(node));
                 if let Some(old) = self.snapshot.nodes.remove(&name) {
                     info.requested = old.requested;
                     info.pods = old.pods;
@@ -52,8 +52,8 @@ impl Cache {
                 }
                 self.snapshot.nodes.insert(name, info);
             }
-            Delta::Gone(node) => {
-                if let Some(info) = self.snapshot.nodes.remove(&node.name_any()) {
+            Delta::Gone(name) => {
+                if let Some(info) = self.snapshot.nodes.remove(&name) {
                     self.homeless.extend(info.pods.into_iter().map(|p| (p.key.clone(), p)));
                 }
             }
@@ -62,20 +62,20 @@ impl Cache {
 
     /// Takes a pod event in. `ours`: the name of this scheduler.
     pub fn pod(&mut self, delta: Delta<Pod>, ours: &str) -> PodChange {
-        let (pod, gone) = match delta {
-            Delta::Put(pod) => (pod, false),
-            Delta::Gone(pod) => (pod, true),
+        let info = match delta {
+            Delta::Put(pod) => Arc::new(PodInfo::alone(pod)),
+            Delta::Gone(key) => {
+                self.settle(&key);
+                return PodChange::Settled(key);
+            }
         };
-        let info = Arc::new(PodInfo::new(pod));
         let key = info.key.clone();
-        if gone || info.finished() {
-            self.remove(&key);
-            self.snapshot.nominated.remove(&key);
+        if info.finished() {
+            self.settle(&key);
             return PodChange::Settled(key);
         }
         if !info.node_name().is_empty() {
-            self.remove(&key);
-            self.snapshot.nominated.remove(&key);
+            self.settle(&key);
             self.place(info);
             return PodChange::Settled(key);
         }
@@ -102,15 +102,18 @@ impl Cache {
 
     /// Counts the pod on `node` from now on, before the API says so.
     pub fn assume(&mut self, pod: &PodInfo, node: &str) {
-        let mut object = (*pod.pod).clone();
-        object.spec.get_or_insert_default().node_name = Some(node.to_owned());
         self.snapshot.nominated.remove(&pod.key);
-        self.place(Arc::new(PodInfo::new(Arc::new(object))));
+        self.place(Arc::new(pod.on(node)));
     }
 
     /// Takes an assumption back.
     pub fn forget(&mut self, key: &str) {
         self.remove(key);
+    }
+
+    fn settle(&mut self, key: &str) {
+        self.remove(key);
+        self.snapshot.nominated.remove(key);
     }
 
     fn place(&mut self, pod: Arc<PodInfo>) {
@@ -138,8 +141,8 @@ impl Cache {
             Delta::Put(n) => {
                 self.snapshot.namespaces.insert(n.name_any(), n.metadata.labels.clone().unwrap_or_default());
             }
-            Delta::Gone(n) => {
-                self.snapshot.namespaces.remove(&n.name_any());
+            Delta::Gone(name) => {
+                self.snapshot.namespaces.remove(&name);
             }
         }
     }
@@ -161,22 +164,19 @@ impl Cache {
 
     /// Takes a disruption budget event in.
     pub fn budget(&mut self, delta: Delta<PodDisruptionBudget>) {
-        let (budget, gone) = match delta {
-            Delta::Put(b) => (b, false),
-            Delta::Gone(b) => (b, true),
+        let (name, budget) = match delta {
+            Delta::Put(budget) => (key(&budget), Some(Arc::new(budget))),
+            Delta::Gone(name) => (name, None),
         };
-        let name = key(&*budget);
         self.snapshot.budgets.retain(|b| key(&**b) != name);
-        if !gone {
-            self.snapshot.budgets.push(budget);
-        }
+        self.snapshot.budgets.extend(budget);
     }
 }
 
 fn put<K: kube::Resource>(map: &mut HashMap<String, Arc<K>>, delta: Delta<K>) {
     match delta {
-        Delta::Put(object) => map.insert(key(&*object), object),
-        Delta::Gone(object) => map.remove(&key(&*object)),
+        Delta::Put(object) => map.insert(key(&object), Arc::new(object)),
+        Delta::Gone(key) => map.remove(&key),
     };
 }
 
@@ -188,13 +188,13 @@ mod tests {
 
     fn node(name: &str) -> Delta<Node> {
         let node = json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "4", "pods": "10"}}});
-        Delta::Put(Arc::new(serde_json::from_value(node).unwrap()))
+        Delta::Put(serde_json::from_value(node).unwrap())
     }
 
-    fn pod(name: &str, node: Option<&str>) -> Arc<Pod> {
+    fn pod(name: &str, node: Option<&str>) -> Pod {
         let pod = json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"nodeName": node, "containers": [
             {"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
-        Arc::new(serde_json::from_value(pod).unwrap())
+        serde_json::from_value(pod).unwrap()
     }
 
     fn used(cache: &Cache) -> i64 {
@@ -211,7 +211,7 @@ mod tests {
         assert!(matches!(cache.pod(Delta::Put(pod("p", None)), "s"), PodChange::Settled(_)));
         cache.pod(Delta::Put(pod("p", Some("a"))), "s");
         assert_eq!(used(&cache), 1000);
-        cache.pod(Delta::Gone(pod("p", Some("a"))), "s");
+        cache.pod(Delta::Gone("d/p".to_owned()), "s");
         assert_eq!(used(&cache), 0);
     }
 

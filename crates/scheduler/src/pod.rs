@@ -119,6 +119,38 @@ impl PodInfo {
         }
     }
 
+    /// The same of a pod that nobody else holds: what has been worked out, and what nobody asks about, is not kept. The
+    /// spec is left without containers.
+    #[must_use]
+    pub fn alone(pod: Pod) -> Self {
+        let mut info = Self::new(Arc::new(pod));
+        if let Some(pod) = Arc::get_mut(&mut info.pod) {
+            pod.metadata.managed_fields = None;
+            pod.metadata.annotations = None;
+            if let Some(spec) = &mut pod.spec {
+                spec.containers = Vec::new();
+                (spec.init_containers, spec.ephemeral_containers) = (None, None);
+                if let Some(volumes) = &mut spec.volumes {
+                    volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+                    volumes.shrink_to_fit();
+                }
+            }
+            if let Some(status) = &mut pod.status {
+                status.container_statuses = None;
+                (status.init_container_statuses, status.ephemeral_container_statuses) = (None, None);
+            }
+        }
+        info
+    }
+
+    /// The same pod, bound to `node`.
+    #[must_use]
+    pub fn on(&self, node: &str) -> Self {
+        let mut pod = (*self.pod).clone();
+        pod.spec.get_or_insert_default().node_name = Some(node.to_owned());
+        Self { pod: Arc::new(pod), ..self.clone() }
+    }
+
     /// The spec; an empty one if there is none.
     #[must_use]
     pub fn spec(&self) -> &PodSpec {

@@ -60,8 +60,10 @@ impl Queue {
                 self.pods.insert(key, waiting);
             }
             Some(waiting) => {
-                let changed = waiting.pod.pod.spec != pod.pod.spec
-                    || waiting.pod.pod.metadata.labels != pod.pod.metadata.labels;
+                let before = &waiting.pod;
+                let changed = (&before.pod.spec, &before.requests, &before.ports)
+                    != (&pod.pod.spec, &pod.requests, &pod.ports)
+                    || before.labels() != pod.labels();
                 let was = order(waiting);
                 waiting.pod = pod;
                 match waiting.place {

@@ -64,13 +64,13 @@ struct Failed {
 
 #[derive(Default)]
 struct Kinds {
-    pods: Tracked<Pod>,
-    nodes: Tracked<Node>,
-    namespaces: Tracked<Namespace>,
-    claims: Tracked<PersistentVolumeClaim>,
-    volumes: Tracked<PersistentVolume>,
-    classes: Tracked<StorageClass>,
-    budgets: Tracked<PodDisruptionBudget>,
+    pods: Tracked,
+    nodes: Tracked,
+    namespaces: Tracked,
+    claims: Tracked,
+    volumes: Tracked,
+    classes: Tracked,
+    budgets: Tracked,
 }
 
 impl Kinds {

@@ -1,6 +1,6 @@
 //! A watched kind as puts and removals, across re-lists.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashSet;
 
 use kube::{Resource, ResourceExt, runtime::watcher::Event};
 
@@ -8,27 +8,21 @@ use kube::{Resource, ResourceExt, runtime::watcher::Event};
 #[derive(Debug)]
 pub enum Delta<K> {
     /// New or changed.
-    Put(Arc<K>),
-    /// Gone; its last known state.
-    Gone(Arc<K>),
+    Put(K),
+    /// Gone: its [`key`].
+    Gone(String),
 }
 
-/// The objects of one kind as last seen. A list that starts anew after an interruption yields removals for what has
-/// vanished meanwhile.
-#[derive(Debug)]
-pub struct Tracked<K> {
-    objects: HashMap<String, Arc<K>>,
-    relist: Option<HashMap<String, Arc<K>>>,
+/// Which objects of one kind were last seen; the objects themselves are kept by whoever needs them. A list that starts
+/// anew after an interruption yields removals for what has vanished meanwhile.
+#[derive(Debug, Default)]
+pub struct Tracked {
+    present: HashSet<String>,
+    relist: Option<HashSet<String>>,
     synced: bool,
 }
 
-impl<K> Default for Tracked<K> {
-    fn default() -> Self {
-        Self { objects: HashMap::new(), relist: None, synced: false }
-    }
-}
-
-impl<K: Resource> Tracked<K> {
+impl Tracked {
     /// The first list is complete.
     #[must_use]
     pub fn synced(&self) -> bool {
@@ -36,37 +30,32 @@ impl<K: Resource> Tracked<K> {
     }
 
     /// What the event changes.
-    pub fn apply(&mut self, event: Event<K>) -> Vec<Delta<K>> {
+    pub fn apply<K: Resource>(&mut self, event: Event<K>) -> Vec<Delta<K>> {
         match event {
             Event::Init => {
-                self.relist = Some(HashMap::new());
+                self.relist = Some(HashSet::new());
                 Vec::new()
             }
             Event::InitApply(object) => {
-                let object = Arc::new(object);
                 if let Some(relist) = &mut self.relist {
-                    relist.insert(key(&*object), Arc::clone(&object));
+                    relist.insert(key(&object));
                 }
                 vec![Delta::Put(object)]
             }
             Event::InitDone => {
                 self.synced = true;
                 let now = self.relist.take().unwrap_or_default();
-                let before = std::mem::replace(&mut self.objects, now);
-                before
-                    .into_iter()
-                    .filter(|(k, _)| !self.objects.contains_key(k))
-                    .map(|(_, o)| Delta::Gone(o))
-                    .collect()
+                let before = std::mem::replace(&mut self.present, now);
+                before.into_iter().filter(|key| !self.present.contains(key)).map(Delta::Gone).collect()
             }
             Event::Apply(object) => {
-                let object = Arc::new(object);
-                self.objects.insert(key(&*object), Arc::clone(&object));
+                self.present.insert(key(&object));
                 vec![Delta::Put(object)]
             }
             Event::Delete(object) => {
-                self.objects.remove(&key(&object));
-                vec![Delta::Gone(Arc::new(object))]
+                let key = key(&object);
+                self.present.remove(&key);
+                vec![Delta::Gone(key)]
             }
         }
     }
@@ -101,9 +90,9 @@ mod tests {
             tracked.apply(event);
         }
         assert!(tracked.synced());
-        tracked.apply(Event::Init);
+        tracked.apply(Event::<Namespace>::Init);
         tracked.apply(Event::InitApply(namespace("b")));
-        let deltas = tracked.apply(Event::InitDone);
-        assert!(matches!(&deltas[..], [Delta::Gone(n)] if n.name_any() == "a"));
+        let deltas = tracked.apply(Event::<Namespace>::InitDone);
+        assert!(matches!(&deltas[..], [Delta::Gone(name)] if name == "a"));
     }
 }

@@ -183,6 +183,9 @@ impl Watcher {
 impl Watch for Watcher {
     async fn next(&mut self) -> Result<WatchItem, ReadError> {
         loop {
+            if let Some(item) = self.take()? {
+                return Ok(item);
+            }
             let topic = self.topic.clone();
             let mut news = std::pin::pin!(topic.news.notified());
             // Listening before looking, so that what comes between the two is not missed.
@@ -191,6 +194,13 @@ impl Watch for Watcher {
                 return Ok(item);
             }
             news.await;
+        }
+    }
+
+    fn ready(&mut self) -> Option<Arc<[Event]>> {
+        match self.take() {
+            Ok(Some(WatchItem::Events(events))) => Some(events),
+            Ok(Some(WatchItem::Progress(_)) | None) | Err(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@
 //! Reading order: the seam below · `state` (memory) · `hub` (watches) · `format`, `log`, `recovery` (disk) · `writer`
 //! (the one thread that commits) · `embedded` (all of it together, and the promise of what survives).
 
+mod derived;
 mod embedded;
 pub mod files;
 mod format;
@@ -23,6 +24,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use derived::{Derived, Room};
 pub use embedded::{Embedded, OpenError, Options};
 
 /// Number of a commit, from 1, never reused. It is the `resourceVersion` of what the commit wrote.
@@ -63,6 +65,8 @@ pub struct Entry {
     pub modified: Revision,
     /// What selectors ask about.
     pub attributes: Attributes,
+    /// The value in another encoding, once somebody has made it.
+    pub derived: Derived,
 }
 
 /// What a key has to look like for a commit to happen. A key appears only once in a commit.
@@ -154,6 +158,8 @@ pub trait Watch: Send {
     /// The next item; an error when the watcher was so slow that events it has not seen were compacted (it has to list
     /// again). Cancel-safe: dropping the future loses nothing.
     async fn next(&mut self) -> Result<WatchItem, ReadError>;
+    /// The next events, if they are there already. What `next` would fail with is left to it.
+    fn ready(&mut self) -> Option<Arc<[Event]>>;
     /// Waits for the next events, for who reads the present anew anyway. Cancel-safe, as [`Watch::next`].
     async fn changed(&mut self) -> Result<(), ReadError> {
         while let WatchItem::Progress(_) = self.next().await? {}

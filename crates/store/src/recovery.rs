@@ -173,6 +173,7 @@ fn read_snapshot(path: &Path, revision: Revision, extract: &Extract) -> Result<S
                         created: Revision(created),
                         modified: Revision(modified),
                         attributes: extract(key, value),
+                        derived: crate::Derived::default(),
                     });
                 }
                 Some(Record::End(expected)) if expected == count && frames.offset == frames.end => {

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Attributes, CommitError, Entry, Event, Expect, Key, Page, ReadError, Revision};
+use crate::{Attributes, CommitError, Derived, Entry, Event, Expect, Key, Page, ReadError, Revision};
 
 /// What an event costs in memory beside the values it holds.
 const EVENT_OVERHEAD: usize = 256;
@@ -97,6 +97,7 @@ impl<'a> Draft<'a> {
                 created: previous.as_ref().map_or(revision, |p| p.created),
                 modified: revision,
                 attributes: step.attributes.clone(),
+                derived: Derived::default(),
             });
             self.pending.insert(key, (!step.deleted).then(|| entry.clone()));
             events.push(Event { entry, previous, deleted: step.deleted });

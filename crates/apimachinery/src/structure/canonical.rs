@@ -61,7 +61,7 @@ pub fn canonicalize(value: &mut Value, schema: &Schema) -> Result<(), String> {
 }
 
 /// The canonical text of a leaf, if it has another one.
-fn printed(value: &Value, format: &str) -> Result<Option<String>, String> {
+pub(super) fn printed(value: &Value, format: &str) -> Result<Option<String>, String> {
     match (format, value) {
         ("quantity", Value::String(text)) => quantity::canonical(text.trim()).map_err(|e| e.to_string()),
         ("quantity", Value::Number(number)) => {
@@ -76,7 +76,7 @@ fn printed(value: &Value, format: &str) -> Result<Option<String>, String> {
 }
 
 /// What Go puts in a list or map for null.
-fn zero(schema: &Schema) -> Value {
+pub(super) fn zero(schema: &Schema) -> Value {
     if schema.format.as_deref() == Some("quantity") {
         return json!("0");
     }
@@ -93,7 +93,7 @@ fn zero(schema: &Schema) -> Value {
     }
 }
 
-fn left_out(value: &Value, schema: &Schema) -> bool {
+pub(super) fn left_out(value: &Value, schema: &Schema) -> bool {
     if value.is_null() {
         return true;
     }

@@ -131,3 +131,40 @@ fn nulls_of_custom_resources_go_unless_they_are_allowed() {
     drop_nulls(&mut value, &schema);
     assert_eq!(value, json!({"a": null, "n": 1}));
 }
+
+#[test]
+fn one_walk_does_what_three_do() {
+    let status = json!({"spec": {"nodeName": "n", "bar": [{"x": null}], "containers": [null, {"name": "a", "foo": {}, "command": [null, "x"],
+        "limits": {"cpu": null, "memory": "1024Mi"}, "port": 80}]}});
+    let bad_quantity = json!({"spec": {"containers": [{"limits": {"cpu": "x"}}]}});
+    let mut both = bad_quantity.clone();
+    both["status"] = json!([]);
+    let cases = [
+        status,
+        bad_quantity,
+        both,
+        json!({"metadata": {"labels": {"a": null, "b": "c"}, "creationTimestamp": "yesterday"}}),
+        json!({"metadata": {"labels": {"a": {"b": 1}}}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "x": {"y": 1}, "metadata": null, "spec": {"containers": [[]]}}),
+        json!({"spec": {"containers": [{"limits": {"cpu": {"a": {"b": null}}}, "port": 1.5}]}}),
+        json!({"spec": {"containers": {}}}),
+        json!([{"a": 1}]),
+        json!(null),
+        json!("x"),
+    ];
+    for case in cases {
+        let in_steps = || {
+            let mut value = case.clone();
+            check(&value, &pod())?;
+            let unknown = prune(&mut value, &pod());
+            canonicalize(&mut value, &pod())?;
+            Ok::<_, String>((value, unknown))
+        };
+        let at_once = || {
+            let mut value = case.clone();
+            let unknown = fit(&mut value, &pod())?;
+            Ok::<_, String>((value, unknown))
+        };
+        assert_eq!(at_once(), in_steps(), "{case}");
+    }
+}

@@ -11,14 +11,33 @@ use crate::schema::{Schema, Type};
 /// # Errors
 /// What Go says, `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
 pub fn check(value: &Value, schema: &Schema) -> Result<(), String> {
-    walk(value, schema, &Place { path: None, owner: None })
+    walk(value, schema, &Place::default())
 }
 
 /// Where a value is: its path and the name of the struct that has the field.
-#[derive(Clone, Copy)]
-struct Place<'a> {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place<'a> {
     path: Option<&'a Path<'a>>,
     owner: Option<&'a Schema>,
+}
+
+/// The step to a field, which has to outlive its [`Place`].
+pub(super) struct Step<'a> {
+    path: Path<'a>,
+    owner: &'a Schema,
+}
+
+impl<'a> Place<'a> {
+    /// The step to a field of a struct that is here.
+    pub(super) fn field(&self, owner: &'a Schema, name: &'a str) -> Step<'a> {
+        Step { path: Path { parent: self.path, at: At::Field(name) }, owner }
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { path: Some(&self.path), owner: Some(self.owner) }
+    }
 }
 
 /// `Container` of `io.k8s.api.core.v1.Container`
@@ -89,15 +108,39 @@ fn mismatch(what: &str, schema: &Schema, place: &Place<'_>) -> String {
 }
 
 fn walk(value: &Value, schema: &Schema, place: &Place<'_>) -> Result<(), String> {
-    if value.is_null() {
+    if !check_node(value, schema, place)? {
         return Ok(());
+    }
+    match value {
+        Value::Object(map) => {
+            for (name, child) in map {
+                if let Some(property) = schema.properties.get(name.as_str()) {
+                    walk(child, property, &place.field(schema, name).place())?;
+                } else if let Some(values) = &schema.additional {
+                    walk(child, values, place)?;
+                }
+            }
+            Ok(())
+        }
+        Value::Array(list) => {
+            let Some(items) = &schema.items else { return Ok(()) };
+            list.iter().try_for_each(|item| walk(item, items, place))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a value without what is in it. Whether that is to be checked too.
+pub(super) fn check_node(value: &Value, schema: &Schema, place: &Place<'_>) -> Result<bool, String> {
+    if value.is_null() {
+        return Ok(false);
     }
     let format = schema.format.as_deref();
     if schema.int_or_string || format == Some("int-or-string") {
         let whole = value.as_i64().is_some_and(|n| i32::try_from(n).is_ok());
         return match value {
-            Value::String(_) => Ok(()),
-            Value::Number(_) if whole => Ok(()),
+            Value::String(_) => Ok(false),
+            Value::Number(_) if whole => Ok(false),
             Value::Number(number) => {
                 Err(format!("json: cannot unmarshal number {number} into Go value of type int32"))
             }
@@ -106,40 +149,27 @@ fn walk(value: &Value, schema: &Schema, place: &Place<'_>) -> Result<(), String>
     }
     match format {
         // Read by `canonicalize`, which words its own errors.
-        Some("quantity") => return Ok(()),
+        Some("quantity") => return Ok(false),
         Some("date-time" | "micro-time") if !value.is_string() => {
             return Err(format!("json: cannot unmarshal {} into Go value of type string", json_type(value)));
         }
         _ => {}
     }
     match (schema.kind, value) {
-        (None, _) | (Some(Type::Boolean), Value::Bool(_)) | (Some(Type::Number), Value::Number(_)) => Ok(()),
+        (None, _) | (Some(Type::Boolean), Value::Bool(_)) | (Some(Type::Number), Value::Number(_)) => {
+            Ok(false)
+        }
         (Some(Type::String), Value::String(text)) => {
             if format == Some("byte") {
-                base64(text)
-            } else {
-                Ok(())
+                base64(text)?;
             }
+            Ok(false)
         }
         (Some(Type::Integer), Value::Number(number)) => {
             let fits = number.as_i64().is_some_and(|n| format == Some("int64") || i32::try_from(n).is_ok());
-            if fits { Ok(()) } else { Err(mismatch(&format!("number {number}"), schema, place)) }
+            if fits { Ok(false) } else { Err(mismatch(&format!("number {number}"), schema, place)) }
         }
-        (Some(Type::Object), Value::Object(map)) => {
-            for (name, child) in map {
-                if let Some(property) = schema.properties.get(name.as_str()) {
-                    let here = Path { parent: place.path, at: At::Field(name) };
-                    walk(child, property, &Place { path: Some(&here), owner: Some(schema) })?;
-                } else if let Some(values) = &schema.additional {
-                    walk(child, values, place)?;
-                }
-            }
-            Ok(())
-        }
-        (Some(Type::Array), Value::Array(list)) => {
-            let Some(items) = &schema.items else { return Ok(()) };
-            list.iter().try_for_each(|item| walk(item, items, place))
-        }
+        (Some(Type::Object), Value::Object(_)) | (Some(Type::Array), Value::Array(_)) => Ok(true),
         _ => Err(mismatch(json_type(value), schema, place)),
     }
 }

@@ -353,6 +353,7 @@ impl Inner {
                     created: revision,
                     modified: revision,
                     attributes: store::Attributes::default(),
+                    derived: store::Derived::default(),
                 };
                 served.object(&*self.view_one(served, Arc::new(entry)).await?)
             }
@@ -377,6 +378,7 @@ fn replace(
             created: entry.created,
             modified: CONVERTED,
             attributes: selection::labels(&value),
+            derived: store::Derived::default(),
             value,
         });
     }

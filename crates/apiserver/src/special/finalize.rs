@@ -41,5 +41,5 @@ pub(crate) async fn finalize(
         Ok(new)
     })
     .await?;
-    respond::written(200, media, served, &changed.object, &changed.revision, &call.query)
+    respond::written(200, media, served, &changed, &call.query)
 }

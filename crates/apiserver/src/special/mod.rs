@@ -21,6 +21,11 @@ use store::{Key, Op};
 
 use crate::{catalogue::Served, server::Inner, verbs::create};
 
+/// Whether [`reserve`] may change objects of the resource.
+pub(crate) fn reserves(resource: &Resource) -> bool {
+    resource.group.is_empty() && &*resource.plural == "services"
+}
+
 /// What a write holds until its commit is visible.
 pub(crate) type Reserved<'a> = Option<services::Lease<'a>>;
 
@@ -32,7 +37,7 @@ pub(crate) fn reserve<'a>(
     old: Option<&Object>,
     dry_run: bool,
 ) -> Result<Reserved<'a>, ApiError> {
-    if served.resource.group.is_empty() && &*served.resource.plural == "services" {
+    if reserves(&served.resource) {
         return inner.allocator.allocate(inner, object, old, dry_run).map(Some);
     }
     Ok(None)
@@ -61,7 +66,7 @@ pub(crate) fn note_requester(resource: &Resource, object: &mut Object, user: &Us
 
 /// The steps that go with the commit that removes an object: a Service's addresses are free then.
 pub(crate) fn release(inner: &Inner, served: &Served, object: &Object) -> Result<Vec<Op>, ApiError> {
-    if served.resource.group.is_empty() && &*served.resource.plural == "services" {
+    if reserves(&served.resource) {
         return addresses::steps(inner, Some(object), None);
     }
     Ok(Vec::new())

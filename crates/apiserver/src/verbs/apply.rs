@@ -102,8 +102,7 @@ async fn make(
     shape::apply(resource, &mut object)?;
     let attributes = access::Attributes { verb: "create".to_owned(), ..call.attributes() };
     inner.authorize(&attributes)?;
-    let (object, revision) = create::insert(inner, call, served, object, options, &name).await?;
-    Ok(update::Changed { object, revision })
+    create::insert(inner, call, served, object, options, &name).await
 }
 
 async fn change(

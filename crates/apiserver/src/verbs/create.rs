@@ -1,12 +1,13 @@
 //! CREATE: body → mutating admission → name, system fields, strategy → validation → validating admission → commit.
 
 use apimachinery::{ApiError, FieldError, Object, meta, names, structure, time};
+use bytes::Bytes;
 use kinds::{Generation, NameRule, Resource};
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
 use store::{Expect, Key, Op, Revision};
 
-use super::{Committed, commit_object};
+use super::{Committed, commit_object, update::Changed};
 use crate::{
     Response, admit,
     catalogue::Served,
@@ -25,7 +26,7 @@ pub(crate) async fn create(
     inner: &Inner,
     call: &mut Call,
     served: &Served,
-    body: &bytes::Bytes,
+    body: &Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
     let encoding = negotiate::body(&call.headers)?;
@@ -35,11 +36,11 @@ pub(crate) async fn create(
     wipe(&mut object);
     call.warnings.extend(owners::without_duplicates(&mut object));
     fields::Tracker::new(call, served, &options).update(None, &mut object);
-    let (object, revision) = insert(inner, call, served, object, &options, "").await?;
-    respond::written(201, media, served, &object, &revision, &call.query)
+    let made = insert(inner, call, served, object, &options, "").await?;
+    respond::written(201, media, served, &made, &call.query)
 }
 
-/// Makes a new object. `wanted` is the name the URL gives (PUT, apply), else empty. Returns the object and its revision.
+/// Makes a new object. `wanted` is the name the URL gives (PUT, apply), else empty.
 pub(crate) async fn insert(
     inner: &Inner,
     call: &mut Call,
@@ -47,7 +48,7 @@ pub(crate) async fn insert(
     mut object: Object,
     options: &options::Write,
     wanted: &str,
-) -> Result<(Object, String), ApiError> {
+) -> Result<Changed, ApiError> {
     let resource = &*served.resource;
     if served.is_terminating() {
         let why = "create not allowed while custom resource definition is terminating";
@@ -88,7 +89,7 @@ pub(crate) async fn insert(
         resource.strategy.prepare_create(&mut object, call.now);
         special::note_requester(resource, &mut object, &call.user);
         set_generation(resource, &mut object, None, "");
-        let wanted = object.clone();
+        let wanted = special::reserves(resource).then(|| object.clone());
         // Held until the commit is visible, given back on every way out.
         let reserved = special::reserve(inner, served, &mut object, None, options.dry_run)?;
         let errors = check_new(resource, &object);
@@ -102,17 +103,20 @@ pub(crate) async fn insert(
         let committed = put(inner, call, served, &write, &mut object, steps).await?;
         drop(reserved);
         match committed {
-            None => return Ok((object, String::new())),
-            Some(Committed::At(Revision(revision))) => return Ok((object, revision.to_string())),
+            None => return Ok(Changed { object, revision: String::new(), value: None }),
+            Some((Committed::At(Revision(revision)), value)) => {
+                let value = served.stores_itself().then_some(value);
+                return Ok(Changed { object, revision: revision.to_string(), value });
+            }
             // An address was taken from outside meanwhile: another one, or the error, is found now.
-            Some(Committed::Conflict { key, .. }) if !key.starts_with(&served.prefix) => {
+            Some((Committed::Conflict { key, .. }, _)) if !key.starts_with(&served.prefix) => {
                 if attempt + 1 >= NAME_TRIES {
                     return Err(companions::contended());
                 }
-                object = wanted;
+                object = wanted.unwrap_or(object);
             }
-            Some(Committed::Conflict { .. }) if generated && attempt + 1 < NAME_TRIES => {}
-            Some(Committed::Conflict { now, .. }) => {
+            Some((Committed::Conflict { .. }, _)) if generated && attempt + 1 < NAME_TRIES => {}
+            Some((Committed::Conflict { now, .. }, _)) => {
                 let error = exists(served, &object, now.as_deref().map(|e| &*e.value));
                 return Err(if generated { error.retry_after(1) } else { error });
             }
@@ -122,7 +126,7 @@ pub(crate) async fn insert(
 }
 
 /// Asks the plugins that may refuse the object and commits it with what they want to go with it, and with `steps`.
-/// `None`: a dry run.
+/// The value that was stored comes back. `None`: a dry run.
 async fn put(
     inner: &Inner,
     call: &mut Call,
@@ -130,7 +134,7 @@ async fn put(
     write: &admit::Write<'_>,
     object: &mut Object,
     steps: Vec<Op>,
-) -> Result<Option<Committed>, ApiError> {
+) -> Result<Option<(Committed, Bytes)>, ApiError> {
     let key: Key = served.key(meta::namespace(object), meta::name(object)).into();
     write.validate(inner, call, object, None).await?;
     let mut turn = None;
@@ -138,7 +142,7 @@ async fn put(
         let companions = write.charge(inner, call, object, None).await?;
         if write.dry_run {
             let there = inner.config.store.get(&key);
-            return Ok(there.map(|entry| Committed::Conflict { key, now: Some(entry) }));
+            return Ok(there.map(|entry| (Committed::Conflict { key, now: Some(entry) }, Bytes::new())));
         }
         let value = inner.to_store(served, object).await?;
         let mut with = companions::ops(inner, &companions)?;
@@ -147,7 +151,7 @@ async fn put(
             let revision_at = Some(encoding::REVISION_AT);
             Op::Put { key: key.clone(), value, revision_at, expect: Expect::Absent }
         };
-        let committed = commit_object(inner, served, object, value.clone(), with, op).await?;
+        let (committed, value) = commit_object(inner, served, object, value, with, op).await?;
         drop(turn);
         match committed {
             Committed::Conflict { key: other, .. }
@@ -158,9 +162,9 @@ async fn put(
             Committed::At(revision) => {
                 let made = std::mem::take(object);
                 *object = inner.stored_as(served, made, &key, &value, revision).await?;
-                return Ok(Some(Committed::At(revision)));
+                return Ok(Some((Committed::At(revision), value)));
             }
-            conflict @ Committed::Conflict { .. } => return Ok(Some(conflict)),
+            conflict @ Committed::Conflict { .. } => return Ok(Some((conflict, value))),
         }
     }
     Err(companions::contended())

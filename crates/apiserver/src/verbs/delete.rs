@@ -105,7 +105,7 @@ pub(crate) async fn delete_collection(
             _ => {}
         }
     }
-    list::answer(call, served, media, found, call.now)
+    list::answer(inner, call, served, media, found)
 }
 
 async fn remove(

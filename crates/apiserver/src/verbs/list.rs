@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
-use chrono::{DateTime, Utc};
-use kinds::protobuf::ListWriter;
+use kinds::protobuf::{ObjectWriter, list_head, list_tail};
 use serde_json::{Value, json};
 use store::{Entry, ReadError, Revision};
 
@@ -36,7 +35,7 @@ pub(crate) async fn list(inner: &Inner, call: &Call, served: &Arc<Served>) -> Re
     let media = call.media(Offer::List)?;
     let options = List::parse(&call.query, false)?;
     let found = find(inner, served, &call.info.namespace, options).await?;
-    answer(call, served, media, found, call.now)
+    answer(inner, call, served, media, found)
 }
 
 /// The entries of a collection that the options ask for.
@@ -141,16 +140,16 @@ const PIECE: usize = 256 * 1024;
 
 /// The answer in the asked form.
 pub(crate) fn answer(
+    inner: &Inner,
     call: &Call,
     served: &Arc<Served>,
     media: Media,
     found: Found,
-    now: DateTime<Utc>,
 ) -> Result<Response, ApiError> {
     let resource = &served.resource;
     media.fits(resource, true)?;
     if media.form == Form::Protobuf {
-        return protobuf(served, media, &found);
+        return protobuf(inner, served, media, &found);
     }
     match media.transform {
         Transform::Table => {
@@ -160,7 +159,7 @@ pub(crate) fn answer(
             let rows: Result<Vec<Value>, ApiError> = found
                 .entries
                 .iter()
-                .map(|e| Ok(table::row(resource, &served.object(e)?, include, now)))
+                .map(|e| Ok(table::row(resource, &served.object(e)?, include, call.now)))
                 .collect();
             table["rows"] = Value::Array(rows?);
             Ok(respond::document(200, media, &table))
@@ -208,36 +207,69 @@ pub(crate) fn answer(
                 }
                 return whole(media, all.freeze());
             }
-            let mut pieces = pieces.peekable();
-            let first = pieces.next().transpose()?.unwrap_or_default();
-            if pieces.peek().is_none() {
-                return Ok(respond::plain(200, "application/json", Body::from(first)));
-            }
-            let rest = pieces.map(|piece| piece.map_err(|e| Box::new(e) as crate::body::BoxError));
-            let stream = futures::stream::iter(std::iter::once(Ok(first)).chain(rest));
-            Ok(respond::plain(200, "application/json", Body::Stream(Box::pin(stream))))
+            streamed("application/json", pieces)
         }
     }
 }
 
-/// The list as protobuf, whose length stands before it.
-fn protobuf(served: &Served, media: Media, found: &Found) -> Result<Response, ApiError> {
+/// Pieces as they are taken; one alone is a body of known length.
+fn streamed(
+    content_type: &'static str,
+    pieces: impl Iterator<Item = Result<Bytes, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let mut pieces = pieces.peekable();
+    let first = pieces.next().transpose()?.unwrap_or_default();
+    if pieces.peek().is_none() {
+        return Ok(respond::plain(200, content_type, Body::from(first)));
+    }
+    let rest = pieces.map(|piece| piece.map_err(|e| Box::new(e) as crate::body::BoxError));
+    let stream = futures::stream::iter(std::iter::once(Ok(first)).chain(rest));
+    Ok(respond::plain(200, content_type, Body::Stream(Box::pin(stream))))
+}
+
+/// The list as protobuf, whose length stands before it: so all objects are written first. Those that are stored as they
+/// are served keep what was written.
+fn protobuf(inner: &Inner, served: &Served, media: Media, found: &Found) -> Result<Response, ApiError> {
     let partial = media.transform != Transform::None;
     let (api_version, kind, list_kind) = if partial {
         ("meta.k8s.io/v1", "PartialObjectMetadata", "PartialObjectMetadataList")
     } else {
         (&*served.api_version, &*served.resource.kind, &*served.resource.list_kind)
     };
-    let mut list = ListWriter::new(api_version, kind, &list_metadata(found))
-        .ok_or_else(|| ApiError::internal(format!("{kind} has no protobuf form")))?;
-    for entry in &found.entries {
-        if partial || served.is_direct(entry) {
-            list.item_json(&entry.value).map_err(ApiError::internal)?;
+    let formless = || ApiError::internal(format!("{kind} has no protobuf form"));
+    let writer = ObjectWriter::new(api_version, kind).ok_or_else(formless)?;
+    let written = |entry: &Arc<Entry>| {
+        let write = || {
+            let object = writer.write(&entry.value).map_err(ApiError::internal)?;
+            Ok(Bytes::from(object.into_boxed_slice()))
+        };
+        if partial {
+            write()
+        } else if served.is_direct(entry) {
+            entry.derived.get(&inner.protobuf, write)
         } else {
-            list.item(&served.object(entry)?);
+            Ok(writer.write_value(&served.object(entry)?).into())
         }
-    }
-    Ok(respond::plain(200, PROTOBUF, list.finish(api_version, list_kind)))
+    };
+    let items = found.entries.iter().map(written).collect::<Result<Vec<Bytes>, ApiError>>()?;
+    let size = items.iter().map(Bytes::len).sum();
+    let head = list_head(api_version, list_kind, &list_metadata(found), size).ok_or_else(formless)?;
+    let ends = |end: Vec<u8>| std::iter::once(Bytes::from(end));
+    let mut parts = ends(head).chain(items).chain(ends(list_tail()));
+    let mut left = size;
+    let pieces = std::iter::from_fn(move || {
+        let first = parts.next()?;
+        let mut out = BytesMut::with_capacity(PIECE.min(first.len() + left) + 4096);
+        out.put_slice(&first);
+        while out.len() < PIECE
+            && let Some(part) = parts.next()
+        {
+            out.put_slice(&part);
+        }
+        left = left.saturating_sub(out.len());
+        Some(Ok(out.freeze()))
+    });
+    streamed(PROTOBUF, pieces)
 }
 
 fn whole(media: Media, bytes: Bytes) -> Result<Response, ApiError> {

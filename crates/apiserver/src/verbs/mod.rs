@@ -95,8 +95,8 @@ pub(crate) enum Committed {
     Conflict { key: Key, now: Option<Arc<Entry>> },
 }
 
-/// Commits the object, encoded as `value`, by `op` and whatever goes with it. If it is too large for the store, once more without `managedFields`, which
-/// can be large and are only notes.
+/// Commits the object, encoded as `value`, by `op` and whatever goes with it. If it is too large for the store, once more
+/// without `managedFields`, which can be large and are only notes. Gives back the value that was tried last.
 pub(crate) async fn commit_object(
     inner: &Inner,
     served: &Served,
@@ -104,13 +104,14 @@ pub(crate) async fn commit_object(
     value: Bytes,
     with: Vec<Op>,
     op: impl Fn(Bytes) -> Op,
-) -> Result<Committed, ApiError> {
-    let ops = |value| std::iter::once(op(value)).chain(with.iter().cloned()).collect();
-    match inner.config.store.commit(ops(value)).await {
+) -> Result<(Committed, Bytes), ApiError> {
+    let ops = |value: &Bytes| std::iter::once(op(value.clone())).chain(with.iter().cloned()).collect();
+    match inner.config.store.commit(ops(&value)).await {
         Err(CommitError::TooLarge { .. }) if fields::shed(object) => {
-            commit(inner, ops(inner.to_store(served, object).await?)).await
+            let value = inner.to_store(served, object).await?;
+            Ok((commit(inner, ops(&value)).await?, value))
         }
-        outcome => committed(inner, outcome),
+        outcome => Ok((committed(inner, outcome)?, value)),
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn patch(
     } else {
         Made { code: 200, changed: changed(inner, call, served, &options, sort, body).await? }
     };
-    respond::written(made.code, media, served, &made.changed.object, &made.changed.revision, &call.query)
+    respond::written(made.code, media, served, &made.changed, &call.query)
 }
 
 /// What a patch did: 201 where it made the object.

@@ -2,6 +2,7 @@
 
 use access::Companion;
 use apimachinery::{ApiError, FieldError, Object, meta, structure};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use kinds::Resource;
 use serde_json::Value;
@@ -26,7 +27,7 @@ pub(crate) async fn update(
     inner: &Inner,
     call: &mut Call,
     served: &Served,
-    body: &bytes::Bytes,
+    body: &Bytes,
 ) -> Result<Response, ApiError> {
     let media = call.media(Offer::Object)?;
     let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
@@ -53,8 +54,8 @@ pub(crate) async fn update(
         metadata_mut(&mut object).remove("resourceVersion");
         tracker.update(None, &mut object);
         let name = call.info.name.clone();
-        let (object, revision) = create::insert(inner, call, served, object, &options, &name).await?;
-        return respond::written(201, media, served, &object, &revision, &call.query);
+        let made = create::insert(inner, call, served, object, &options, &name).await?;
+        return respond::written(201, media, served, &made, &call.query);
     }
     let asked = meta::resource_version(&object).to_owned();
     if asked.is_empty() && !resource.behaviour.unconditional_update {
@@ -69,7 +70,7 @@ pub(crate) async fn update(
         Ok(new)
     })
     .await?;
-    respond::written(200, media, served, &changed.object, &changed.revision, &call.query)
+    respond::written(200, media, served, &changed, &call.query)
 }
 
 /// An object without a name, sent to the URL of one.
@@ -79,12 +80,14 @@ pub(super) fn nameless(name: &str) -> ApiError {
     ))
 }
 
-/// What [`change`] did.
+/// What [`change`] or [`create::insert`] did.
 pub(crate) struct Changed {
     /// The new state.
     pub object: Object,
-    /// Its revision.
+    /// Its revision; empty if nothing was stored.
     pub revision: String,
+    /// What was given to the store, where objects are served as they are stored.
+    pub value: Option<Bytes>,
 }
 
 /// What admission is asked about a change.
@@ -179,7 +182,8 @@ pub(crate) async fn change_asking(
         fields::settle_times(&mut new, &old);
         let value = inner.to_store(served, &new).await?;
         if options.dry_run || encoding::same_content(&entry.value, &value) {
-            return Ok(Changed { object: new, revision: current.to_owned() });
+            let value = served.stores_itself().then_some(value);
+            return Ok(Changed { object: new, revision: current.to_owned(), value });
         }
         let finished = is_finished(resource, &new);
         let put = |value| {
@@ -197,13 +201,14 @@ pub(crate) async fn change_asking(
         } else {
             special::steps(&reserved)
         });
-        let committed = commit_object(inner, served, &mut new, value.clone(), with, put).await?;
+        let (committed, value) = commit_object(inner, served, &mut new, value, with, put).await?;
         drop(turn.take());
         drop(reserved);
         match committed {
             Committed::At(revision) => {
                 let object = inner.stored_as(served, new, &entry.key, &value, revision).await?;
-                return Ok(Changed { object, revision: revision.to_string() });
+                let value = served.stores_itself().then_some(value);
+                return Ok(Changed { object, revision: revision.to_string(), value });
             }
             Committed::Conflict { key, .. } if key != entry.key => {
                 slow += 1;

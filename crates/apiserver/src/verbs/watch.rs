@@ -1,20 +1,20 @@
 //! WATCH: the one way changes are streamed, for every kind and form.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::FutureExt as _;
 use kinds::protobuf::encode_watch_event;
 use rand::Rng as _;
 use serde_json::{Value, json};
-use store::{Event, Revision, Store, Watch, WatchItem};
-use tokio::time::Instant;
+use store::{Entry, Event, Revision, Store, Watch, WatchItem};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
     Response,
     body::Body,
-    catalogue::{Served, View, Watching},
+    catalogue::{CONVERTED, Served, View, Watching},
     encoding,
     negotiate::{Form, Media, Offer, Transform},
     options::List,
@@ -26,6 +26,8 @@ use crate::{
 
 /// How often a quiet watch that asked for bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Events that are there already are joined to pieces of about this many bytes.
+const PIECE: usize = 32 << 10;
 /// A last bookmark comes so long before the watch ends by its timeout.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
@@ -52,6 +54,8 @@ pub(crate) async fn watch(
     let selection = Selection::new(options.labels, options.fields, &served.resource)?;
     let converts = matches!(&served.view, View::Custom { versions, .. } if versions.converter.is_some());
     let end = Instant::now() + timeout;
+    let bookmark =
+        bookmarks.then(|| (Instant::now() + BOOKMARK_EVERY).min(end - BOOKMARK_BEFORE_END.min(timeout)));
     let state = Stream {
         store: inner.config.store.clone(),
         _counted: Watching::new(served.clone()),
@@ -64,8 +68,9 @@ pub(crate) async fn watch(
         ready: VecDeque::new(),
         done: false,
         end,
-        bookmark: bookmarks
-            .then(|| (Instant::now() + BOOKMARK_EVERY).min(end - BOOKMARK_BEFORE_END.min(timeout))),
+        bookmark,
+        wake: Box::pin(tokio::time::sleep_until(bookmark.unwrap_or(end))),
+        retired: Box::pin(served.retired.clone().cancelled_owned()),
     };
     let stream = futures::stream::unfold(state, |mut state| async move {
         let piece = state.next().await?;
@@ -101,6 +106,9 @@ struct Stream {
     done: bool,
     end: Instant,
     bookmark: Option<Instant>,
+    /// At the next bookmark, or the end.
+    wake: Pin<Box<Sleep>>,
+    retired: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Stream {
@@ -121,7 +129,6 @@ impl Stream {
             }
             let mut told = Vec::new();
             let watch = self.watch.as_mut()?;
-            let wake = self.bookmark.unwrap_or(self.end).min(self.end);
             tokio::select! {
                 item = watch.next() => match item {
                     Ok(WatchItem::Events(events)) => told.push(events),
@@ -131,31 +138,26 @@ impl Stream {
                         return Some(self.format.error(&super::read_error(error)));
                     }
                 },
-                () = self.format.served.retired.cancelled() => {
+                () = self.retired.as_mut() => {
                     // What has happened before is still told.
-                    while let Some(Ok(WatchItem::Events(events))) = watch.next().now_or_never() {
-                        told.push(events);
-                    }
+                    told.extend(std::iter::from_fn(|| watch.ready()));
                     self.done = true;
                 }
-                () = tokio::time::sleep_until(wake) => {
-                    if Instant::now() >= self.end {
+                () = self.wake.as_mut() => {
+                    let wake = self.wake.deadline();
+                    if wake >= self.end {
                         return None;
                     }
+                    let last = self.end - BOOKMARK_BEFORE_END;
+                    let next = wake + BOOKMARK_EVERY;
+                    let next = if next > last && wake < last { last } else { next };
+                    self.bookmark = Some(next);
+                    self.wake.as_mut().reset(next.min(self.end));
                     let revision = watch.progress();
-                    self.bookmark = Some(if wake + BOOKMARK_EVERY > self.end - BOOKMARK_BEFORE_END
-                        && wake < self.end - BOOKMARK_BEFORE_END
-                    {
-                        self.end - BOOKMARK_BEFORE_END
-                    } else {
-                        wake + BOOKMARK_EVERY
-                    });
                     self.ready.extend(self.format.bookmark(revision, false));
                 }
             }
-            for events in told {
-                self.tell(&events).await;
-            }
+            self.tell(told).await;
         }
     }
 
@@ -183,7 +185,7 @@ impl Stream {
             let mut out = BytesMut::new();
             for entry in &page.entries {
                 if self.wanted(&entry.key) && self.selection.matches(&served, entry) {
-                    self.format.put(&mut out, "ADDED", &served.wire(entry)?)?;
+                    out.put_slice(&self.format.line_of("ADDED", &served.wire(entry)?)?);
                 }
             }
             if !out.is_empty() {
@@ -204,55 +206,83 @@ impl Stream {
         self.only.as_deref().is_none_or(|only| only == key)
     }
 
-    /// Makes the events of one commit ready, at the version of this watch.
-    async fn tell(&mut self, events: &[Event]) {
-        let Some(inner) = self.converts.clone() else { return self.events(events) };
-        let served = self.format.served.clone();
-        let wanted: Vec<Event> = events.iter().filter(|e| self.wanted(&e.entry.key)).cloned().collect();
-        match inner.view_events(&served, &wanted).await {
-            Ok(events) => self.events(&events),
-            Err(error) => {
-                self.ready.push_back(self.format.error(&error));
-                self.done = true;
-            }
-        }
-    }
-
-    fn events(&mut self, events: &[Event]) {
-        let mut out = BytesMut::new();
-        for event in events {
-            if !self.wanted(&event.entry.key) {
-                continue;
-            }
-            if let Err(error) = self.event(&mut out, event) {
-                self.ready.push_back(out.freeze());
+    /// Makes events ready, at the version of this watch, and those that have come meanwhile, joined to pieces.
+    async fn tell(&mut self, told: Vec<Arc<[Event]>>) {
+        let mut piece = Piece::default();
+        let mut told = VecDeque::from(told);
+        while let Some(events) =
+            told.pop_front().or_else(|| self.watch.as_mut().filter(|_| piece.size < PIECE)?.ready())
+        {
+            let outcome = match self.converts.clone() {
+                None => self.events(&mut piece, &events),
+                Some(inner) => {
+                    let served = self.format.served.clone();
+                    let wanted: Vec<Event> =
+                        events.iter().filter(|e| self.wanted(&e.entry.key)).cloned().collect();
+                    let converted = inner.view_events(&served, &wanted).await;
+                    converted.and_then(|events| self.events(&mut piece, &events))
+                }
+            };
+            if let Err(error) = outcome {
+                self.ready.extend(piece.joined());
                 self.ready.push_back(self.format.error(&error));
                 self.done = true;
                 return;
             }
         }
-        if !out.is_empty() {
-            self.ready.push_back(out.freeze());
+        self.ready.extend(piece.joined());
+    }
+
+    fn events(&mut self, piece: &mut Piece, events: &[Event]) -> Result<(), ApiError> {
+        for event in events {
+            if self.wanted(&event.entry.key) {
+                piece.extend(self.event(event)?);
+            }
         }
+        Ok(())
     }
 
     /// What one change is to this watcher: entering the selection is ADDED, leaving it is DELETED with the last content
     /// that was in it.
-    fn event(&mut self, out: &mut BytesMut, event: &Event) -> Result<(), ApiError> {
-        let served = self.format.served.clone();
-        let all = self.selection.is_everything();
-        let was = event.previous.as_ref().filter(|p| all || self.selection.matches(&served, p));
-        let is = !event.deleted && (all || self.selection.matches(&served, &event.entry));
+    fn event(&mut self, event: &Event) -> Result<Option<Bytes>, ApiError> {
+        let (format, selection) = (&mut self.format, &self.selection);
+        let all = selection.is_everything();
+        let shown = |entry: &Entry| all || selection.matches(&format.served, entry);
+        let was = event.previous.as_ref().filter(|p| shown(p));
+        let is = !event.deleted && shown(&event.entry);
         match (was, is) {
-            (Some(_), true) => self.format.put(out, "MODIFIED", &served.wire(&event.entry)?),
-            (None, true) => self.format.put(out, "ADDED", &served.wire(&event.entry)?),
-            (Some(_), false) if event.deleted => self.format.put(out, "DELETED", &served.wire(&event.entry)?),
+            (Some(_), true) => format.entry("MODIFIED", &event.entry),
+            (None, true) => format.entry("ADDED", &event.entry),
+            (Some(_), false) if event.deleted => format.entry("DELETED", &event.entry),
             (Some(previous), false) => {
-                let revision = encoding::revision(&event.entry.value).to_owned();
-                let last = encoding::without_revision(&served.wire(previous)?);
-                self.format.put(out, "DELETED", &encoding::with_revision(&last, &revision))
+                let revision = encoding::revision(&event.entry.value);
+                let last = encoding::without_revision(&format.served.wire(previous)?);
+                format.line_of("DELETED", &encoding::with_revision(&last, revision))
             }
-            (None, false) => Ok(()),
+            (None, false) => return Ok(None),
+        }
+        .map(Some)
+    }
+}
+
+/// Events that go out together. One alone is not copied.
+#[derive(Default)]
+struct Piece {
+    lines: Vec<Bytes>,
+    size: usize,
+}
+
+impl Piece {
+    fn extend(&mut self, line: Option<Bytes>) {
+        self.size += line.as_ref().map_or(0, Bytes::len);
+        self.lines.extend(line);
+    }
+
+    fn joined(self) -> Option<Bytes> {
+        match <[Bytes; 1]>::try_from(self.lines) {
+            Ok([line]) => Some(line),
+            Err(lines) if lines.is_empty() => None,
+            Err(lines) => Some(lines.concat().into()),
         }
     }
 }
@@ -267,35 +297,45 @@ struct Format {
 }
 
 impl Format {
-    fn put(&mut self, out: &mut BytesMut, kind: &str, wire: &Bytes) -> Result<(), ApiError> {
+    /// The event about an entry as it lies there: all watches of this form share it.
+    fn entry(&mut self, kind: &'static str, entry: &Arc<Entry>) -> Result<Bytes, ApiError> {
+        let served = self.served.clone();
+        if entry.modified == CONVERTED || self.media.transform == Transform::Table {
+            return self.line_of(kind, &served.wire(entry)?);
+        }
+        served.watches.told();
+        served.watches.recent.get(kind, entry, self.media, || self.written(kind, &served.wire(entry)?))
+    }
+
+    /// The event about an object, from its wire bytes (see [`Served::wire`]).
+    fn line_of(&mut self, kind: &str, wire: &Bytes) -> Result<Bytes, ApiError> {
         self.served.watches.told();
+        self.written(kind, wire)
+    }
+
+    fn written(&mut self, kind: &str, wire: &Bytes) -> Result<Bytes, ApiError> {
         if let Some(object) = respond::protobuf_of(self.media, &self.served, wire)? {
-            out.put_slice(&encode_watch_event(kind, &object));
-            return Ok(());
+            return Ok(encode_watch_event(kind, &object).into());
         }
         match self.media.transform {
             Transform::None => {
-                out.reserve(wire.len() + self.served.head.len() + 40);
+                let mut out = BytesMut::with_capacity(wire.len() + self.served.head.len() + 40);
                 out.put_slice(br#"{"type":""#);
                 out.put_slice(kind.as_bytes());
                 out.put_slice(br#"","object":"#);
                 out.put_slice(&self.served.head);
                 out.put_slice(&wire[1..]);
                 out.put_slice(b"}\n");
-                Ok(())
+                Ok(out.freeze())
             }
-            Transform::Partial | Transform::PartialList => {
-                self.line(out, kind, &respond::partial(wire)?);
-                Ok(())
-            }
+            Transform::Partial | Transform::PartialList => Ok(self.line(kind, &respond::partial(wire)?)),
             Transform::Table => {
                 let served = Arc::clone(&self.served);
                 let resource = &served.resource;
                 let object = encoding::decode(wire, &served.api_version, &resource.kind)?;
                 let mut table = self.table_head(encoding::revision(wire));
                 table["rows"] = json!([table::row(resource, &object, self.include, chrono::Utc::now())]);
-                self.line(out, kind, &table);
-                Ok(())
+                Ok(self.line(kind, &table))
             }
         }
     }
@@ -336,25 +376,19 @@ impl Format {
                 table
             }
         };
-        let mut out = BytesMut::new();
-        self.line(&mut out, "BOOKMARK", &object);
-        Some(out.freeze())
+        Some(self.line("BOOKMARK", &object))
     }
 
     fn error(&self, error: &ApiError) -> Bytes {
-        let mut out = BytesMut::new();
-        self.line(&mut out, "ERROR", &error.to_status());
-        out.freeze()
+        self.line("ERROR", &error.to_status())
     }
 
-    fn line(&self, out: &mut BytesMut, kind: &str, object: &Value) {
+    fn line(&self, kind: &str, object: &Value) -> Bytes {
         if self.media.form == Form::Protobuf
             && let Some(object) = respond::protobuf(object)
         {
-            out.put_slice(&encode_watch_event(kind, &object));
-            return;
+            return encode_watch_event(kind, &object).into();
         }
-        out.put_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
-        out.put_u8(b'\n');
+        format!("{}\n", json!({"type": kind, "object": object})).into()
     }
 }

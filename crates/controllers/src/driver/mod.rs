@@ -11,6 +11,7 @@ pub mod execute;
 pub mod registry;
 mod requests;
 mod shell;
+mod slim;
 mod watches;
 
 pub use core::{Core, Id, Work};

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
+use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::watches::{Watch, Watches};
+use super::{
+    slim::seen,
+    watches::{Watch, Watches},
+};
 use crate::world::{Kind, Seen};
 
 /// A type: how to read an object of it, and how to watch it.
@@ -19,8 +23,11 @@ pub struct Typed {
     pub watch: Watch,
 }
 
-fn decode<K: Seen + DeserializeOwned>(value: Value) -> Result<Arc<dyn Seen>, serde_json::Error> {
-    Ok(Arc::new(serde_json::from_value::<K>(value)?))
+fn decode<K>(value: Value) -> Result<Arc<dyn Seen>, serde_json::Error>
+where
+    K: Resource<DynamicType = ()> + Seen + DeserializeOwned,
+{
+    Ok(seen(serde_json::from_value::<K>(value)?))
 }
 
 macro_rules! types {

@@ -12,7 +12,7 @@ use std::{
 use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     api::{ApiResource, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
@@ -22,7 +22,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::Core;
+use super::{
+    Core,
+    slim::{bare, seen},
+};
 use crate::world::{Bare, Key, Kind, Seen};
 
 /// Changes of one kind that wait to be taken in.
@@ -78,7 +81,7 @@ impl Watches {
         let watches = self.clone();
         Box::pin(async move {
             let api = Api::<K>::all(watches.client.clone());
-            watches.follow(api, kind, |object| Arc::new(object)).await;
+            watches.follow(api, kind, seen::<K>).await;
         })
     }
 
@@ -94,7 +97,11 @@ impl Watches {
                 plural: kind.plural.clone().into_owned(),
             };
             let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(watches.client.clone(), &resource);
-            watches.follow(api, kind, |object| Arc::new(Bare { meta: object.metadata })).await;
+            let wrap = |mut object: PartialObjectMeta<DynamicObject>| -> Arc<dyn Seen> {
+                bare(&mut object);
+                Arc::new(Bare { meta: object.metadata })
+            };
+            watches.follow(api, kind, wrap).await;
         })
     }
 
@@ -115,15 +122,15 @@ impl Watches {
                 }
                 Ok(watcher::Event::InitApply(object)) => {
                     present.insert(Key::of(object.meta()));
-                    Told::Is(kind.clone(), wrap(slim(object)))
+                    Told::Is(kind.clone(), wrap(object))
                 }
                 Ok(watcher::Event::InitDone) => Told::Listed {
                     kind: kind.clone(),
                     present: std::mem::take(&mut present),
                     revision: floor,
                 },
-                Ok(watcher::Event::Apply(object)) => Told::Is(kind.clone(), wrap(slim(object))),
-                Ok(watcher::Event::Delete(object)) => Told::Gone(kind.clone(), wrap(slim(object))),
+                Ok(watcher::Event::Apply(object)) => Told::Is(kind.clone(), wrap(object)),
+                Ok(watcher::Event::Delete(object)) => Told::Gone(kind.clone(), wrap(object)),
                 Err(error) => {
                     tracing::debug!(%error, kind = %kind.kind, "a watch of the control loops broke off");
                     continue;
@@ -134,13 +141,6 @@ impl Watches {
             }
         }
     }
-}
-
-/// Without what no loop reads and every object has much of.
-fn slim<K: Resource>(mut object: K) -> K {
-    object.managed_fields_mut().clear();
-    object.meta_mut().managed_fields = None;
-    object
 }
 
 impl Told {

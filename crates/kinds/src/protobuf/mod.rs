@@ -12,7 +12,7 @@ mod write;
 use std::sync::OnceLock;
 
 pub use read::decode;
-pub use write::{ListWriter, encode, encode_json, encode_watch_event};
+pub use write::{ObjectWriter, encode, encode_json, encode_watch_event, enveloped, list_head, list_tail};
 
 use crate::facts::{TABLE, Table};
 

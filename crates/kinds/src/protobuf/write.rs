@@ -8,11 +8,12 @@ use super::{
     plan::{Form, PARTIAL, index_of},
     transcode::Writer,
     type_name,
-    wire::put_bytes,
+    wire::{put_bytes, put_varint},
 };
 
-/// The field of an envelope that holds the message.
-const RAW: u64 = 2;
+/// The field of an envelope that holds the message, and the field of a list that holds its items: one number, so that an
+/// object that was written once can stand in both.
+const OBJECT: u64 = 2;
 
 /// The form of a kind. `None`: it has no protobuf form.
 fn form(api_version: &str, kind: &str) -> Option<Form> {
@@ -27,7 +28,7 @@ fn form(api_version: &str, kind: &str) -> Option<Form> {
 pub fn encode(object: &Value, api_version: &str, kind: &str) -> Option<Vec<u8>> {
     let form = form(api_version, kind)?;
     let mut writer = opened(api_version, kind, 1024);
-    writer.put(RAW, &form, object).ok()?;
+    writer.put(OBJECT, &form, object).ok()?;
     Some(closed(writer.out))
 }
 
@@ -43,8 +44,65 @@ pub fn encode_json(
 ) -> Result<Option<Vec<u8>>, serde_json::Error> {
     let Some(form) = form(api_version, kind) else { return Ok(None) };
     let mut writer = opened(api_version, kind, object.len());
-    put_json(&mut writer, RAW, &form, object)?;
+    put_json(&mut writer, OBJECT, &form, object)?;
     Ok(Some(closed(writer.out)))
+}
+
+/// Writes objects of one kind without what stands around them, so that lists, events and answers can share the bytes.
+pub struct ObjectWriter(Form);
+
+impl ObjectWriter {
+    /// `None`: the kind has no protobuf form.
+    #[must_use]
+    pub fn new(api_version: &str, kind: &str) -> Option<Self> {
+        form(api_version, kind).map(Self)
+    }
+
+    /// An object, to stand in [`enveloped`] or in a list behind [`list_head`]. Takes JSON as [`encode_json`] does.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn write(&self, object: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+        let mut writer = Writer::behind(Vec::with_capacity(object.len()));
+        put_json(&mut writer, OBJECT, &self.0, object)?;
+        Ok(writer.out)
+    }
+
+    /// The same of an object in memory.
+    #[must_use]
+    pub fn write_value(&self, object: &Value) -> Vec<u8> {
+        let mut writer = Writer::default();
+        // A value in memory can always be read.
+        let _ = writer.put(OBJECT, &self.0, object);
+        writer.out
+    }
+}
+
+/// An object of [`ObjectWriter`] in its envelope.
+#[must_use]
+pub fn enveloped(api_version: &str, kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut out = opened(api_version, kind, object.len()).out;
+    out.extend_from_slice(object);
+    closed(out)
+}
+
+/// What stands in a list's envelope before its items, which have `size` bytes together. [`list_tail`] stands behind them.
+/// `None`: the metadata have no protobuf form.
+#[must_use]
+pub fn list_head(api_version: &str, list_kind: &str, metadata: &Value, size: usize) -> Option<Vec<u8>> {
+    let mut list = Writer::default();
+    list.put(1, &Form::Message(index_of("meta.v1.ListMeta")?), metadata).ok()?;
+    let mut out = opened(api_version, list_kind, list.out.len() + 16).out;
+    put_varint(&mut out, OBJECT << 3 | 2);
+    put_varint(&mut out, (list.out.len() + size) as u64);
+    out.extend_from_slice(&list.out);
+    Some(out)
+}
+
+/// See [`list_head`].
+#[must_use]
+pub fn list_tail() -> Vec<u8> {
+    closed(Vec::new())
 }
 
 fn put_json(writer: &mut Writer, tag: u64, form: &Form, json: &[u8]) -> Result<(), serde_json::Error> {
@@ -54,45 +112,6 @@ fn put_json(writer: &mut Writer, tag: u64, form: &Form, json: &[u8]) -> Result<(
     };
     writer.put(tag, form, &mut source)?;
     source.end()
-}
-
-/// A list in the making: its metadata is given first, then its objects one after the other.
-pub struct ListWriter {
-    form: Form,
-    writer: Writer,
-}
-
-impl ListWriter {
-    /// A list of this kind of objects. `None`: the kind has no protobuf form.
-    #[must_use]
-    pub fn new(api_version: &str, kind: &str, metadata: &Value) -> Option<Self> {
-        let form = form(api_version, kind)?;
-        let mut writer = Writer::default();
-        writer.put(1, &Form::Message(index_of("meta.v1.ListMeta")?), metadata).ok()?;
-        Some(Self { form, writer })
-    }
-
-    /// Adds an object.
-    pub fn item(&mut self, object: &Value) {
-        // A value in memory can always be read.
-        let _ = self.writer.put(2, &self.form, object);
-    }
-
-    /// Adds an object as [`encode_json`] takes it.
-    ///
-    /// # Errors
-    /// It is no JSON; the list is of no use then.
-    pub fn item_json(&mut self, object: &[u8]) -> Result<(), serde_json::Error> {
-        put_json(&mut self.writer, 2, &self.form, object)
-    }
-
-    /// The list in its envelope.
-    #[must_use]
-    pub fn finish(self, api_version: &str, list_kind: &str) -> Vec<u8> {
-        let mut out = opened(api_version, list_kind, self.writer.out.len() + 16).out;
-        put_bytes(&mut out, RAW, &self.writer.out);
-        closed(out)
-    }
 }
 
 /// One event of a watch as it stands in the stream: its length, four bytes, the greatest first, and a message without an
