@@ -5,18 +5,19 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use anyhow::Result;
 use apimachinery::{ApiError, Object};
-use apiserver::{Body, ClientIdentity, NodeConnector, RequestBody, Tls};
+use apiserver::{Body, NodeConnector, RequestBody, Tls};
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::configs::{Configs, Wanted};
 use crate::pki::{Authority, Identity};
 
 /// The kubelet's usual port.
@@ -25,7 +26,7 @@ const KUBELET_PORT: u16 = 10250;
 /// Connections from the API server to the nodes of its cluster.
 pub struct Connector {
     kubelet: TlsConnector,
-    unverified: TlsConnector,
+    extensions: Configs,
 }
 
 impl Connector {
@@ -41,11 +42,7 @@ impl Connector {
         let config = rustls::ClientConfig::builder()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        let unverified = rustls::ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified))
-            .with_no_client_auth();
-        Ok(Self { kubelet: Arc::new(config).into(), unverified: Arc::new(unverified).into() })
+        Ok(Self { kubelet: Arc::new(config).into(), extensions: Configs::default() })
     }
 }
 
@@ -79,56 +76,20 @@ impl NodeConnector for Connector {
         tls: Tls,
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<Body>, ApiError> {
-        let (connector, name) = match tls {
+        let (bundle, identity, name) = match tls {
             Tls::Plain => return send(TokioIo::new(dial(address, port).await?), request).await,
-            Tls::Unverified => (self.unverified.clone(), ServerName::from(address)),
-            Tls::UnverifiedAs(identity) => {
-                let config = rustls::ClientConfig::builder()
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(Unverified));
-                let config = shown(config, &identity).map_err(|e| unreachable(&e))?;
-                (Arc::new(config).into(), ServerName::from(address))
-            }
+            Tls::Unverified => (None, None, ServerName::from(address)),
+            Tls::UnverifiedAs(identity) => (None, Some(identity), ServerName::from(address)),
             Tls::Verified { authorities, name, identity } => {
-                let config = verified(&authorities, identity.as_ref()).map_err(|e| unreachable(&e))?;
                 let name = ServerName::try_from(name).map_err(|e| unreachable(&e))?;
-                (Arc::new(config).into(), name)
+                (Some(authorities), identity, name)
             }
         };
+        let connector = self.extensions.get(Wanted { bundle, identity }).map_err(|e| unreachable(&e))?;
         let stream = dial(address, port).await?;
         let stream = connector.connect(name, stream).await.map_err(|e| unreachable(&e))?;
         send(TokioIo::new(stream), request).await
     }
-}
-
-/// The authorities of the machine: reading them takes hundreds of files.
-static MACHINE: LazyLock<Vec<CertificateDer<'static>>> =
-    LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
-
-/// Trusts `authorities` (PEM), or those of the machine if there are none.
-fn verified(authorities: &[u8], identity: Option<&ClientIdentity>) -> Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    if authorities.is_empty() {
-        roots.add_parsable_certificates(MACHINE.iter().cloned());
-    }
-    for certificate in CertificateDer::pem_slice_iter(authorities) {
-        roots.add(certificate?)?;
-    }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-    Ok(match identity {
-        None => config.with_no_client_auth(),
-        Some(identity) => shown(config, identity)?,
-    })
-}
-
-/// The configuration with a certificate that servers are shown.
-fn shown(
-    config: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>,
-    identity: &ClientIdentity,
-) -> Result<rustls::ClientConfig> {
-    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
-    Ok(config.with_client_auth_cert(chain.collect::<Result<Vec<_>, _>>()?, key)?)
 }
 
 async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, ApiError> {
@@ -158,46 +119,4 @@ where
     });
     let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
     Ok(response.map(Body::relay))
-}
-
-/// Accepts any certificate: `https:` targets of the pod and service proxy have certificates of their own, as upstream
-/// treats them.
-#[derive(Debug)]
-struct Unverified;
-
-impl rustls::client::danger::ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
