@@ -130,7 +130,7 @@ fn in_front(data: &Data, mut service: impl Service) -> Result<()> {
                 None => Ok(()),
             };
             runtime.shutdown_timeout(LIMIT);
-            let undone = begin()?.block_on(service.undo());
+            let undone = threads()?.block_on(service.undo());
             outcome.and(undone)
         }
     }
@@ -153,7 +153,8 @@ async fn abandoned(report: Option<&std::fs::File>) {
     // A pipe whose reader is gone is in error. Nothing else can be waited for on its writing end.
     let pipe = report.and_then(|file| {
         // SAFETY: an owned descriptor stays the same until it is dropped, together with the registration.
-        unsafe { AsyncFd::register_with_interest(file.as_fd().try_clone_to_owned().ok()?, Interest::ERROR) }.ok()
+        unsafe { AsyncFd::register_with_interest(file.as_fd().try_clone_to_owned().ok()?, Interest::ERROR) }
+            .ok()
     });
     match pipe {
         Some(pipe) if pipe.ready(Interest::ERROR).await.is_ok() => {}
@@ -181,6 +182,10 @@ fn begin() -> Result<tokio::runtime::Runtime> {
     crate::log::start();
     // One provider is linked; a second call in one process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    threads()
+}
+
+fn threads() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 

@@ -120,3 +120,143 @@ where
     let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
     Ok(response.map(Body::relay))
 }
+
+#[cfg(test)]
+mod tests {
+    //! Servers that extend ours, over real handshakes.
+
+    use std::net::Ipv4Addr;
+
+    use http_body_util::{BodyExt, Empty};
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    };
+    use rustls::{
+        crypto::ring::sign::any_supported_type,
+        server::ResolvesServerCert,
+        sign::{CertifiedKey, SingleCertAndKey},
+    };
+    use time::{Duration, OffsetDateTime};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{data::Data, pki::Subject};
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// What is common: a server's certificate for this machine's loopback address that calls itself an authority.
+    fn own() -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.subject_alt_names = vec![SanType::IpAddress(HERE)];
+        params
+    }
+
+    fn certificate(params: &CertificateParams, key: &KeyPair) -> CertificateDer<'static> {
+        params.self_signed(key).unwrap().der().clone()
+    }
+
+    fn pem(certificates: &[&CertificateDer<'_>]) -> Vec<u8> {
+        certificates
+            .iter()
+            .flat_map(|c| pem::encode(&pem::Pem::new("CERTIFICATE", c.to_vec())).into_bytes())
+            .collect()
+    }
+
+    /// Calls a server that shows this certificate and signs with this key. Gives the status, or why it was not called.
+    async fn call(shown: &CertificateDer<'static>, key: &KeyPair, bundle: &[u8]) -> Result<u16, String> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&Data::at(folder.path())).unwrap();
+        let identity = authority.identity("x", &Subject::Client { user: "x", groups: &[] }).unwrap();
+        let connector = Connector::new(&authority, &identity).unwrap();
+
+        let key = any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
+        let shown = SingleCertAndKey::from(CertifiedKey::new(vec![shown.clone()], key));
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(shown) as Arc<dyn ResolvesServerCert>);
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let mut head = [0; 4096];
+            if matches!(stream.read(&mut head).await, Ok(1..)) {
+                let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                let _ = stream.shutdown().await;
+            }
+        });
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = http::Request::post("/").header("host", "127.0.0.1").body(body).unwrap();
+        let tls = Tls::Verified { authorities: bundle.to_vec(), name: HERE.to_string(), identity: None };
+        let answer = connector.address(HERE, port, tls, request).await;
+        let answer = answer.map(|response| response.status().as_u16()).map_err(|error| error.message);
+        server.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_bundle_may_hold_the_very_certificate_that_is_shown() {
+        let key = KeyPair::generate().unwrap();
+        let marked_as_authority = certificate(&own(), &key);
+        assert_eq!(call(&marked_as_authority, &key, &pem(&[&marked_as_authority])).await, Ok(204));
+
+        // One of several, issued by somebody whom nobody knows.
+        let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
+        let mut params = own();
+        params.is_ca = IsCa::NoCa;
+        let foreign = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let other = certificate(&own(), &KeyPair::generate().unwrap());
+        assert_eq!(call(&foreign, &key, &pem(&[&other, &foreign])).await, Ok(204));
+        assert!(call(&foreign, &key, &pem(&[&other])).await.unwrap_err().contains("UnknownIssuer"));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_the_bundle_has_to_be_valid_for_the_name_now_and_for_servers() {
+        let key = KeyPair::generate().unwrap();
+        let now = OffsetDateTime::now_utc();
+        let cases: [(&str, fn(&mut CertificateParams, OffsetDateTime)); 4] = [
+            ("certificate not valid for name", |params, _| {
+                params.subject_alt_names = vec![SanType::DnsName("a.example".try_into().unwrap())];
+            }),
+            ("Expired", |params, now| params.not_after = now - Duration::hours(1)),
+            ("NotValidYet", |params, now| params.not_before = now + Duration::hours(1)),
+            ("InvalidPurpose", |params, _| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }),
+        ];
+        for (fault, change) in cases {
+            let mut params = own();
+            change(&mut params, now);
+            let shown = certificate(&params, &key);
+            let why = call(&shown, &key, &pem(&[&shown])).await.unwrap_err();
+            assert!(why.contains(fault), "{fault}: {why}");
+        }
+        for purpose in [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::Any] {
+            let mut params = own();
+            params.extended_key_usages = vec![purpose];
+            let shown = certificate(&params, &key);
+            assert_eq!(call(&shown, &key, &pem(&[&shown])).await, Ok(204));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_but_the_very_certificate_stands_in_for_an_issued_one() {
+        let key = KeyPair::generate().unwrap();
+        let shown = certificate(&own(), &key);
+        // The same names and the same key in another certificate.
+        let mut params = own();
+        params.serial_number = Some(7.into());
+        let again = certificate(&params, &key);
+        assert!(call(&again, &key, &pem(&[&shown])).await.unwrap_err().contains("CaUsedAsEndEntity"));
+        // Who shows a certificate has to hold its key.
+        let thief = KeyPair::generate().unwrap();
+        assert!(call(&shown, &thief, &pem(&[&shown])).await.unwrap_err().contains("BadSignature"));
+    }
+}

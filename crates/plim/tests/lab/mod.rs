@@ -52,6 +52,13 @@ pub fn kubectl() -> Option<PathBuf> {
 impl Cluster {
     /// Starts one with so many nodes, and with the test image; `None` (and why) if this machine cannot.
     pub fn up(nodes: usize) -> Option<Self> {
+        let cluster = Self::prepared(nodes)?;
+        cluster.start();
+        Some(cluster)
+    }
+
+    /// The same, but not started.
+    pub fn prepared(nodes: usize) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: a node needs root");
             return None;
@@ -73,14 +80,18 @@ impl Cluster {
         };
         let cluster = Self { folder: tempfile::tempdir().unwrap(), namespace, kubectl, flags };
         cluster.import_image();
-        cluster.start();
         Some(cluster)
+    }
+
+    /// The network namespace.
+    pub fn netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
     }
 
     /// A command inside the network namespace.
     pub fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
+        command.arg(format!("--net={}", self.netns().display())).arg("--").arg(program);
         command
     }
 
@@ -107,6 +118,11 @@ impl Cluster {
         let mut args = vec!["up", "-d", "--port", "0"];
         args.extend(self.flags.iter().map(String::as_str));
         self.plim_ok(&args);
+    }
+
+    /// The flags of `plim up` beside its port.
+    pub fn flags(&self) -> impl Iterator<Item = &str> {
+        self.flags.iter().map(String::as_str)
     }
 
     /// What the cluster has written to its log.
