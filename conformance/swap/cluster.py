@@ -35,10 +35,10 @@ def folder(name):
 
 
 def unmount(path):
-    """Takes away every mount under a folder, the last one first."""
+    """Takes away every mount at and under a folder, the last one first."""
     mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in reversed(mounts):
-        if mount.startswith(f"{path}/"):
+        if f"{mount}/".startswith(f"{path}/"):
             subprocess.run(["umount", "-l", mount], check=False)
 
 

@@ -6,7 +6,11 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt, TryStreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
 use k8s_cri::v1 as cri;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -91,8 +95,19 @@ forward! { RuntimeService for runtime {
         &self,
         request: Request<cri::GetEventsRequest>,
     ) -> Result<Response<EventStream>, Status> {
-        let response = self.runtime.clone().get_container_events(request).await?;
-        Ok(response.map(|stream| Box::pin(stream) as EventStream))
+        let (mut runtime, mut other) = (self.runtime.clone(), self.runtime.clone());
+        let mut call = Box::pin(async move { runtime.get_container_events(request).await });
+        // A server in Go answers together with its first event, which may be long in coming. Another call, made after this
+        // one on the same connection, tells that the server has been reached.
+        let stream = tokio::select! {
+            biased;
+            answer = &mut call => stream::once(ready(answer)).boxed(),
+            reached = other.version(cri::VersionRequest::default()) => {
+                reached?;
+                stream::once(call).boxed()
+            }
+        };
+        Ok(Response::new(stream.map_ok(Response::into_inner).try_flatten().boxed()))
     }
 }
 

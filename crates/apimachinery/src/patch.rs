@@ -96,8 +96,23 @@ enum Failed {
     Other(String),
 }
 
+/// What a test of a member that an object does not have comes to; `None` when this is no such test. Upstream's library
+/// (evanphx/json-patch, `test`) takes such a member for null, and clients test so that there are no finalizers yet.
+fn absent(doc: &Value, operation: &Value) -> Option<Result<(), Failed>> {
+    let path = operation["path"].as_str().filter(|_| operation["op"] == "test")?;
+    let (parent, _) = path.rsplit_once('/')?;
+    if !doc.pointer(parent)?.is_object() || doc.pointer(path).is_some_and(|found| !found.is_null()) {
+        return None;
+    }
+    let null = operation.get("value").is_none_or(Value::is_null);
+    Some(if null { Ok(()) } else { Err(Failed::Test) })
+}
+
 /// Applies one operation. `copied` counts the bytes that were copied so far.
 fn step(doc: &mut Value, operation: Value, copied: &mut usize) -> Result<(), Failed> {
+    if let Some(tested) = absent(doc, &operation) {
+        return tested;
+    }
     let operation: json_patch::PatchOperation =
         serde_json::from_value(operation).map_err(|why| Failed::Other(why.to_string()))?;
     if let json_patch::PatchOperation::Copy(copy) = &operation {
@@ -209,6 +224,27 @@ mod tests {
             assert_eq!((error.code, error.reason), (422, "Invalid"));
             assert_eq!(error.message, "the server rejected our request due to an error in our request");
             assert_eq!(error.details, Some(json!({})));
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_not_there_is_null_to_a_test() {
+        let patched = |patch: &str| json(json!({"m": {"n": null}, "l": []}), patch.as_bytes());
+        // As kube's runtime adds the first finalizer.
+        let first = r#"[{"op":"test","path":"/m/finalizers","value":null},
+            {"op":"add","path":"/m/finalizers","value":["f"]}]"#;
+        assert_eq!(patched(first), Ok(json!({"m": {"n": null, "finalizers": ["f"]}, "l": []})));
+        for holds in [r#"{"op":"test","path":"/x"}"#, r#"{"op":"test","path":"/m/n","value":null}"#] {
+            assert!(patched(&format!("[{holds}]")).is_ok(), "{holds}");
+        }
+        for fails in [
+            r#"{"op":"test","path":"/x","value":1}"#,
+            r#"{"op":"test","path":"/m/n","value":1}"#,
+            r#"{"op":"test","path":"/m","value":null}"#,
+            r#"{"op":"test","path":"/x/y","value":null}"#,
+            r#"{"op":"test","path":"/l/0","value":null}"#,
+        ] {
+            assert!(patched(&format!("[{fails}]")).is_err(), "{fails}");
         }
     }
 

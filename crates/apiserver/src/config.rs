@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A certificate with its key, both PEM: whom this server says it is where it is the client.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     /// The chain, leaf first.
     pub certificate: String,

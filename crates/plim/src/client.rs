@@ -27,7 +27,9 @@ pub async fn connect(data: &Data) -> Result<Client> {
 /// A client of the API server that a kubeconfig file names, and that server's authority, PEM.
 pub async fn of_file(path: &Path) -> Result<(Client, String)> {
     let file = Kubeconfig::read_from(path).with_context(|| format!("cannot use {}", path.display()))?;
-    let (client, authorities) = of(file).await?;
+    // A kubeconfig may name a program that gives credentials: it is waited for where that keeps nothing else waiting.
+    let made = tokio::task::spawn_blocking(|| tokio::runtime::Handle::current().block_on(of(file)));
+    let (client, authorities) = made.await??;
     ensure!(!authorities.is_empty(), "{} names no certificate-authority", path.display());
     Ok((client, authorities))
 }

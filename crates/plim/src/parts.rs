@@ -18,13 +18,14 @@ use crate::{
     client,
     cluster::{
         control::NODE_MASK,
+        layout::Layout,
         machine::{Machine, Wanted},
-        node::{self, Plane},
+        node::{self, Nodes, Plane},
     },
     data::Data,
     pki::Authority,
     progress::Progress,
-    serve::{self, Ready},
+    serve::{self, Service},
     up,
 };
 
@@ -66,7 +67,7 @@ pub struct Controllers {
 impl Controllers {
     /// Runs them until this process is told to end.
     pub fn run(self) -> Result<()> {
-        serve::until_signal(async || {
+        serve::until_told(async || {
             let (client, ca) = client::of_file(&self.server.kubeconfig).await?;
             let settings = Settings {
                 ca,
@@ -114,7 +115,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// Runs it until this process is told to end.
     pub fn run(self) -> Result<()> {
-        serve::until_signal(async || {
+        serve::until_told(async || {
             let (client, _) = client::of_file(&self.server.kubeconfig).await?;
             scheduler::shell::run(client, scheduler::Policy::Pack).await;
             bail!("the scheduler has ended")
@@ -162,19 +163,8 @@ impl Agent {
         );
         let machine = self.machine(data)?;
         let socket = self.container_runtime_endpoint.as_deref().map(socket).transpose()?;
-        serve::run(data, self.detach, async |progress: Progress, ready: Ready| {
-            let (client, callers) = client::of_file(&self.server.kubeconfig).await?;
-            let control = Elsewhere { client, callers, authority: Authority::open(data)? };
-            if let Some(before) = Machine::remembered(data)?.filter(|before| *before != machine) {
-                node::remove_all(data, &before).await?;
-            }
-            machine.up(data)?;
-            let nodes = node::start_all(data, &machine, &control, socket, &progress).await?;
-            progress.line(&format!("Ready after {:.2} s.", progress.seconds()));
-            ready.wait_for_end(progress).await?;
-            nodes.stop().await;
-            Ok(())
-        })
+        let node = Node { agent: &self, layout: Layout::new(data), machine, socket };
+        serve::run(data, self.detach, node)
     }
 
     fn machine(&self, data: &Data) -> Result<Machine> {
@@ -201,6 +191,40 @@ impl Agent {
             machine.nodes[0].pods = range;
         }
         Ok(machine)
+    }
+}
+
+/// One node of a cluster whose API server is somewhere else.
+struct Node<'a> {
+    agent: &'a Agent,
+    layout: Layout<'a>,
+    machine: Machine,
+    /// Of a container runtime that takes the place of our own.
+    socket: Option<&'a Path>,
+}
+
+impl Service for Node<'_> {
+    type Running = Nodes;
+
+    async fn start(&mut self, progress: &Progress) -> Result<Nodes> {
+        let data = self.layout.data();
+        let (client, callers) = client::of_file(&self.agent.server.kubeconfig).await?;
+        let control = Elsewhere { client, callers, authority: Authority::open(data)? };
+        self.layout.take(&self.machine).await?;
+        self.machine.up(data)?;
+        node::start_all(data, &self.machine, &control, self.socket, progress).await
+    }
+
+    fn tell(&self, _: &Nodes, progress: &Progress) {
+        progress.line(&format!("Ready after {:.2} s.", progress.seconds()));
+    }
+
+    async fn stop(&self, nodes: Nodes) {
+        nodes.stop().await;
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.layout.undo().await
     }
 }
 

@@ -3,10 +3,11 @@
 use std::{
     io::{BufRead, BufReader, Write},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +15,10 @@ use rustix::{
     fs::FlockOperation,
     process::{Pid, Signal, kill_process},
 };
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{Signal as Signals, SignalKind, signal},
+};
 
 use crate::{data::Data, progress::Progress};
 
@@ -26,9 +30,29 @@ const LOG_FILE: &str = "log/plim.log";
 const REPORT_FD: &str = "PLIM_REPORT_FD";
 /// The line that ends the report of a successful start.
 const READY: &str = "ready";
+/// How long the end waits for what cannot be broken off, such as unpacking a layer.
+const LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs `work` for the folder, in front or in the background. A second one on the same folder is told of the first.
-pub fn run(data: &Data, detach: bool, work: impl AsyncFnOnce(Progress, Ready) -> Result<()>) -> Result<()> {
+/// What a process does for a state folder: it starts, runs until it is told to end, and stops.
+pub trait Service {
+    /// What has been started.
+    type Running;
+
+    /// Brings everything up. When the process is told to end meanwhile, this future is dropped.
+    async fn start(&mut self, progress: &Progress) -> Result<Self::Running>;
+
+    /// What a user is told when everything is ready.
+    fn tell(&self, running: &Self::Running, progress: &Progress);
+
+    /// Ends in order what has been started.
+    async fn stop(&self, running: Self::Running);
+
+    /// Takes away what a start that did not come to its end has left in the kernel. Nothing of the start runs any more.
+    async fn undo(&self) -> Result<()>;
+}
+
+/// Serves the folder, in front or in the background. A second process on the same folder is told of the first.
+pub fn run(data: &Data, detach: bool, service: impl Service) -> Result<()> {
     if let Some(pid) = running(data)? {
         if detach {
             println!("already running (process {pid})");
@@ -36,7 +60,7 @@ pub fn run(data: &Data, detach: bool, work: impl AsyncFnOnce(Progress, Ready) ->
         }
         bail!("a server is running in {} (process {pid}): `plim down` stops it", data.root().display());
     }
-    if detach { in_background(data) } else { in_front(data, work) }
+    if detach { in_background(data) } else { in_front(data, service) }
 }
 
 /// Starts this program again without `-d`, in a session of its own, and shows its steps until it is ready.
@@ -69,64 +93,119 @@ fn in_background(data: &Data) -> Result<()> {
     bail!("it did not start ({status}); {} ends with:\n{}", log.display(), tail.join("\n"))
 }
 
-fn in_front(data: &Data, work: impl AsyncFnOnce(Progress, Ready) -> Result<()>) -> Result<()> {
-    crate::log::start();
-    // One provider is linked; a second call in one process cannot happen, and would change nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+fn in_front(data: &Data, mut service: impl Service) -> Result<()> {
+    let runtime = begin()?;
     let report = report_to_parent();
     let progress = match &report {
         Some(file) => Progress::to(Box::new(file.try_clone()?)),
         None => Progress::terminal(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let ready = Ready {
-            report,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        };
-        let _mark = mark_running(data)?;
-        work(progress, ready).await
-    })
+    // From here on a signal is heeded in order; before it ends a process that has made nothing yet.
+    let mut end = End::listen(&runtime)?;
+    let _mark = mark_running(data)?;
+    let started = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = end.told() => None,
+            () = abandoned(report.as_ref()) => None,
+            started = service.start(&progress) => Some(started),
+        }
+    });
+    match started {
+        Some(Ok(running)) if ready(&service, &running, progress, report) => {
+            runtime.block_on(async {
+                end.told().await;
+                service.stop(running).await;
+            });
+            runtime.shutdown_timeout(LIMIT);
+            Ok(())
+        }
+        unfinished => {
+            let outcome = match unfinished {
+                Some(Err(error)) => Err(error),
+                Some(Ok(running)) => {
+                    drop(running);
+                    Ok(())
+                }
+                None => Ok(()),
+            };
+            runtime.shutdown_timeout(LIMIT);
+            let undone = threads()?.block_on(service.undo());
+            outcome.and(undone)
+        }
+    }
+}
+
+/// Tells that everything is ready, and the command in front, if there is one, that it may go. False if that has gone
+/// already, without having learned what became of the start.
+fn ready<S: Service>(
+    service: &S,
+    running: &S::Running,
+    progress: Progress,
+    report: Option<std::fs::File>,
+) -> bool {
+    service.tell(running, &progress);
+    report.is_none_or(|mut file| writeln!(file, "{READY}").is_ok())
+}
+
+/// Ends when the command in front has gone: it was interrupted, and with it the start that it was waiting for.
+async fn abandoned(report: Option<&std::fs::File>) {
+    // A pipe whose reader is gone is in error. Nothing else can be waited for on its writing end.
+    let pipe = report.and_then(|file| {
+        // SAFETY: an owned descriptor stays the same until it is dropped, together with the registration.
+        unsafe { AsyncFd::register_with_interest(file.as_fd().try_clone_to_owned().ok()?, Interest::ERROR) }
+            .ok()
+    });
+    match pipe {
+        Some(pipe) if pipe.ready(Interest::ERROR).await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
 }
 
 /// Runs `work`, which keeps nothing in a folder, until it ends or this process is told to end.
-pub fn until_signal(work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
-    crate::log::start();
-    // As in `in_front`.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+pub fn until_told(work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let runtime = begin()?;
+    let mut end = End::listen(&runtime)?;
+    let outcome = runtime.block_on(async {
         tokio::select! {
+            biased;
+            () = end.told() => Ok(()),
             ended = work() => ended,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
         }
-    })
+    });
+    runtime.shutdown_background();
+    outcome
 }
 
-/// How `work` tells that it is ready, and learns that it shall end.
-pub struct Ready {
-    report: Option<std::fs::File>,
+/// What every process that serves needs first.
+fn begin() -> Result<tokio::runtime::Runtime> {
+    crate::log::start();
+    // One provider is linked; a second call in one process changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    threads()
+}
+
+fn threads() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// The signals that tell this process to end. One that comes before anybody waits for it is kept.
+struct End {
     terminate: Signals,
     interrupt: Signals,
 }
 
-impl Ready {
-    /// Tells the command in front, if there is one, that everything is ready, and waits for the signal to end.
-    pub async fn wait_for_end(mut self, progress: Progress) -> Result<()> {
-        drop(progress);
-        if let Some(mut file) = self.report {
-            // The command in front is gone if this fails; nobody waits for it then.
-            let _ = writeln!(file, "{READY}");
-        }
+impl End {
+    fn listen(runtime: &tokio::runtime::Runtime) -> Result<Self> {
+        let _inside = runtime.enter();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-        Ok(())
     }
 }
 

@@ -9,13 +9,14 @@ use ipnet::Ipv4Net;
 use crate::{
     cluster::{
         control::{Addresses, Control, Part},
+        layout::Layout,
         machine::{Machine, Wanted},
-        node,
+        node::{self, Nodes},
     },
     data::Data,
     output,
     progress::Progress,
-    serve::{self, Ready},
+    serve::{self, Service},
 };
 
 /// Shown by `plim up --help`.
@@ -120,17 +121,36 @@ impl Server {
     /// Starts it, in front or in the background.
     pub fn run(self, data: &Data) -> Result<()> {
         self.common.check()?;
-        serve::run(data, self.common.detach, async |progress: Progress, ready: Ready| {
-            let advertise =
-                if self.common.listen.is_unspecified() { own_address() } else { self.common.listen };
-            let control =
-                Control::start(data, &self.common.addresses(advertise), &self.common.disable, &progress)
-                    .await?;
-            tell(&progress, data, &control.url);
-            ready.wait_for_end(progress).await?;
-            control.stop().await;
-            Ok(())
-        })
+        serve::run(data, self.common.detach, ControlPlane { common: self.common, data })
+    }
+}
+
+/// The control plane alone.
+struct ControlPlane<'a> {
+    common: Common,
+    data: &'a Data,
+}
+
+impl Service for ControlPlane<'_> {
+    type Running = Control;
+
+    async fn start(&mut self, progress: &Progress) -> Result<Control> {
+        let listen = self.common.listen;
+        let advertise = if listen.is_unspecified() { own_address() } else { listen };
+        Control::start(self.data, &self.common.addresses(advertise), &self.common.disable, progress).await
+    }
+
+    fn tell(&self, control: &Control, progress: &Progress) {
+        tell(progress, self.data, &control.url);
+    }
+
+    async fn stop(&self, control: Control) {
+        control.stop().await;
+    }
+
+    /// A process and files: nothing in the kernel.
+    async fn undo(&self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -142,14 +162,12 @@ impl Up {
             rustix::process::geteuid().is_root(),
             "a node needs root (namespaces, cgroups, nftables): use sudo, or `plim server` for a control plane alone"
         );
-        serve::run(data, self.common.detach, async |progress: Progress, ready: Ready| {
-            self.serve(data, progress, ready).await
-        })
+        serve::run(data, self.common.detach, Cluster { layout: Layout::new(data), up: self })
     }
 
-    async fn serve(&self, data: &Data, progress: Progress, ready: Ready) -> Result<()> {
+    fn wanted(&self) -> Result<Wanted> {
         let IpAddr::V4(address) = own_address() else { bail!("this machine has no IPv4 address") };
-        let wanted = Wanted {
+        Ok(Wanted {
             nodes: self.nodes,
             name: self.node_name.clone(),
             address,
@@ -157,19 +175,35 @@ impl Up {
             services: self.common.service_cidr,
             pool: self.common.load_balancer_pool,
             between: self.node_network,
-        };
-        let machine = Machine::plan(data, &wanted)?;
-        if let Some(before) = Machine::remembered(data)?.filter(|before| *before != machine) {
-            // Another layout than the last: what is left of that one has no place in this one.
-            node::remove_all(data, &before).await?;
-        }
+        })
+    }
+}
+
+/// The control plane and the nodes of this machine.
+struct Cluster<'a> {
+    up: Up,
+    layout: Layout<'a>,
+}
+
+impl Service for Cluster<'_> {
+    type Running = (Control, Nodes);
+
+    async fn start(&mut self, progress: &Progress) -> Result<(Control, Nodes)> {
+        let data = self.layout.data();
+        let machine = Machine::plan(data, &self.up.wanted()?)?;
+        self.layout.take(&machine).await?;
         let step = progress.step(format!("network for {} node(s)", machine.nodes.len()));
         machine.up(data)?;
         step.done();
-        let addresses = self.common.addresses(machine.gateway()?.into());
-        let control = Control::start(data, &addresses, &self.common.disable, &progress).await?;
-        let nodes = node::start_all(data, &machine, &control, None, &progress).await?;
-        tell(&progress, data, &control.url);
+        let addresses = self.up.common.addresses(machine.gateway()?.into());
+        let control = Control::start(data, &addresses, &self.up.common.disable, progress).await?;
+        let nodes = node::start_all(data, &machine, &control, None, progress).await?;
+        Ok((control, nodes))
+    }
+
+    fn tell(&self, (control, _): &(Control, Nodes), progress: &Progress) {
+        let data = self.layout.data();
+        tell(progress, data, &control.url);
         if let Some(short) = agent::driver::shortage(data.root()) {
             progress.line(&format!(
                 "  warning     the disk of {} has {} left: the nodes take no pods below {}; free some",
@@ -179,10 +213,15 @@ impl Up {
             ));
         }
         progress.line("  next        plim status · plim run --rm IMAGE -- COMMAND · kubectl apply -f FILE");
-        ready.wait_for_end(progress).await?;
+    }
+
+    async fn stop(&self, (control, nodes): (Control, Nodes)) {
         nodes.stop().await;
         control.stop().await;
-        Ok(())
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.layout.undo().await
     }
 }
 

@@ -288,16 +288,8 @@ impl Keeper {
                 let status = status.into_inner();
                 self.facts.handlers = status.runtime_handlers;
                 self.facts.strict_groups = status.features.is_some_and(|f| f.supplemental_groups_policy);
-                for condition in status.status.into_iter().flat_map(|s| s.conditions).filter(|c| !c.status) {
-                    let what = match condition.r#type.as_str() {
-                        "NetworkReady" => "container runtime network not ready",
-                        _ => "container runtime status check may not have completed yet",
-                    };
-                    self.facts.unready.push(format!(
-                        "{what}: {}=false reason:{} message:{}",
-                        condition.r#type, condition.reason, condition.message
-                    ));
-                }
+                let conditions = status.status.map(|s| s.conditions).unwrap_or_default();
+                self.facts.unready.extend(shortcomings(&conditions));
             }
             Err(error) => self.facts.unready.push(format!("container runtime status check failed: {error}")),
         }
@@ -335,6 +327,23 @@ impl Keeper {
             json!({"metadata": {"labels": labels(config), "annotations": {annotation.0: annotation.1}}});
         api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(metadata)).await
     }
+}
+
+/// Why a runtime with these conditions cannot run pods, in the kubelet's words. Two are needed; others are no obstacle, such
+/// as containerd's notice of what it will give up some day.
+fn shortcomings(conditions: &[cri::RuntimeCondition]) -> Vec<String> {
+    let needed = [
+        ("NetworkReady", "container runtime network not ready"),
+        ("RuntimeReady", "container runtime not ready"),
+    ];
+    let short = |(kind, what)| match conditions.iter().find(|c| c.r#type == kind) {
+        Some(condition) if condition.status => None,
+        Some(cri::RuntimeCondition { reason, message, .. }) => {
+            Some(format!("{what}: {kind}=false reason:{reason} message:{message}"))
+        }
+        None => Some(format!("{what}: {kind} is not told")),
+    };
+    needed.into_iter().filter_map(short).collect()
 }
 
 fn images_of(response: tonic::Response<cri::ListImagesResponse>) -> Vec<ContainerImage> {
@@ -396,6 +405,26 @@ mod tests {
         assert_eq!(time(&third, "Ready"), ("False".into(), 3));
         assert_eq!(time(&third, "MemoryPressure"), ("False".into(), 1));
         assert_eq!(third[3].message.as_deref(), Some("container runtime is down"));
+    }
+
+    #[test]
+    fn a_runtime_needs_two_conditions_and_no_others() {
+        let condition = |kind: &str, status, reason: &str| cri::RuntimeCondition {
+            r#type: kind.into(),
+            status,
+            reason: reason.into(),
+            message: "m".into(),
+        };
+        let runtime = condition("RuntimeReady", true, "");
+        let notice = condition("ContainerdHasNoDeprecationWarnings", false, "Old");
+        let network = condition("NetworkReady", true, "");
+        assert_eq!(shortcomings(&[runtime.clone(), network, notice]), Vec::<String>::new());
+        let none = condition("NetworkReady", false, "NoConfig");
+        assert_eq!(
+            shortcomings(&[runtime, none]),
+            ["container runtime network not ready: NetworkReady=false reason:NoConfig message:m"]
+        );
+        assert_eq!(shortcomings(&[]).len(), 2);
     }
 
     #[test]

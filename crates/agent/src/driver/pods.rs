@@ -65,7 +65,14 @@ pub(super) fn runtime_events(
                     if sender.send(Said::Connected).await.is_err() {
                         return;
                     }
-                    while let Some(Ok(event)) = stream.next().await {
+                    while let Some(event) = stream.next().await {
+                        let event = match event {
+                            Ok(event) => event,
+                            Err(error) => {
+                                tracing::warn!(%error, "the runtime gives no more events");
+                                break;
+                            }
+                        };
                         waits.reset();
                         if sender.send(Said::Event(Box::new(event))).await.is_err() {
                             return;

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -52,6 +55,8 @@ struct State {
 pub struct Fake {
     state: Mutex<State>,
     events: Mutex<broadcast::Sender<cri::ContainerEventResponse>>,
+    /// Answers a request for events only with the first one, as servers in Go do.
+    pub answers_late: AtomicBool,
 }
 
 fn now() -> i64 {
@@ -66,7 +71,8 @@ fn missing(what: &str) -> Status {
 impl Fake {
     pub fn new() -> Arc<Self> {
         let state = State { images: BTreeSet::from(["busybox".to_owned()]), ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), events: Mutex::new(broadcast::channel(1024).0) })
+        let events = Mutex::new(broadcast::channel(1024).0);
+        Arc::new(Self { state: Mutex::new(state), events, answers_late: AtomicBool::new(false) })
     }
 
     /// What was asked of it, in order, since the last time this was called.
@@ -262,8 +268,12 @@ service! {
     async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<EventStream> {
         let receiver = self.events.lock().subscribe();
         let stream = tokio_stream::wrappers::BroadcastStream::new(receiver);
-        let stream = stream.map(|e| e.map_err(|e| Status::data_loss(e.to_string())));
-        Ok(Response::new(stream.boxed()))
+        let mut stream = stream.map(|e| e.map_err(|e| Status::data_loss(e.to_string())));
+        if !self.answers_late.load(Ordering::Relaxed) {
+            return Ok(Response::new(stream.boxed()));
+        }
+        let first = stream.next().await;
+        Ok(Response::new(futures::stream::iter(first).chain(stream).boxed()))
     }
 
     async fn update_runtime_config(

@@ -7,4 +7,5 @@ mod adoption;
 mod life;
 mod node;
 mod probes;
+mod socket;
 mod volumes;

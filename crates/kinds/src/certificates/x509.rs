@@ -2,6 +2,7 @@
 //!
 //! Source: RFC 5280, RFC 2986. Words of errors follow Go's `crypto/x509` where they are fixed.
 
+use sha2::{Digest as _, Sha384, Sha512};
 use x509_parser::{
     certification_request::X509CertificationRequest,
     error::X509Error,
@@ -103,6 +104,25 @@ fn curve_name(curve: &Oid) -> String {
     known.map_or_else(|| curve.to_id_string(), |(_, name)| name.to_owned())
 }
 
+/// The signature of a key on P-521, which *ring* does not know: with the digest that goes with the curve (RFC 5758, 3.2),
+/// or SHA-384.
+fn verify_521(key: &[u8], request: &X509CertificationRequest<'_>) -> Result<(), X509Error> {
+    use p521::ecdsa::{Signature, VerifyingKey, signature::hazmat::PrehashVerifier as _};
+    let signed = request.certification_request_info.raw;
+    let algorithm = &request.signature_algorithm.algorithm;
+    let digest = if *algorithm == oid_registry::OID_SIG_ECDSA_WITH_SHA512 {
+        Sha512::digest(signed).to_vec()
+    } else if *algorithm == oid_registry::OID_SIG_ECDSA_WITH_SHA384 {
+        Sha384::digest(signed).to_vec()
+    } else {
+        return Err(X509Error::SignatureUnsupportedAlgorithm);
+    };
+    let wrong = |_| X509Error::SignatureVerificationError;
+    let key = VerifyingKey::from_sec1_bytes(key).map_err(wrong)?;
+    let signature = Signature::from_der(&request.signature_value.data).map_err(wrong)?;
+    key.verify_prehash(&digest, &signature).map_err(wrong)
+}
+
 fn texts<'n>(name: &'n X509Name<'_>, attribute: &Oid<'static>) -> Vec<&'n str> {
     name.iter_by_oid(attribute).filter_map(|value| value.as_str().ok()).collect()
 }
@@ -131,7 +151,11 @@ impl Request {
         }
         let info = &request.certification_request_info;
         let key = PublicKey::of(&info.subject_pki);
-        let signature = request.verify_signature().map_err(|why| match why {
+        let checked = match &key.kind {
+            KeyKind::Elliptic(curve) if curve == "P-521" => verify_521(&key.bits, &request),
+            _ => request.verify_signature(),
+        };
+        let signature = checked.map_err(|why| match why {
             X509Error::SignatureUnsupportedAlgorithm => UNIMPLEMENTED.to_owned(),
             _ => key.wrong_signature().to_owned(),
         });

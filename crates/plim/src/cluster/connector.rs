@@ -5,18 +5,19 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use anyhow::Result;
 use apimachinery::{ApiError, Object};
-use apiserver::{Body, ClientIdentity, NodeConnector, RequestBody, Tls};
+use apiserver::{Body, NodeConnector, RequestBody, Tls};
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::configs::{Configs, Wanted};
 use crate::pki::{Authority, Identity};
 
 /// The kubelet's usual port.
@@ -25,7 +26,7 @@ const KUBELET_PORT: u16 = 10250;
 /// Connections from the API server to the nodes of its cluster.
 pub struct Connector {
     kubelet: TlsConnector,
-    unverified: TlsConnector,
+    extensions: Configs,
 }
 
 impl Connector {
@@ -41,11 +42,7 @@ impl Connector {
         let config = rustls::ClientConfig::builder()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        let unverified = rustls::ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified))
-            .with_no_client_auth();
-        Ok(Self { kubelet: Arc::new(config).into(), unverified: Arc::new(unverified).into() })
+        Ok(Self { kubelet: Arc::new(config).into(), extensions: Configs::default() })
     }
 }
 
@@ -79,56 +76,20 @@ impl NodeConnector for Connector {
         tls: Tls,
         request: http::Request<RequestBody>,
     ) -> Result<http::Response<Body>, ApiError> {
-        let (connector, name) = match tls {
+        let (bundle, identity, name) = match tls {
             Tls::Plain => return send(TokioIo::new(dial(address, port).await?), request).await,
-            Tls::Unverified => (self.unverified.clone(), ServerName::from(address)),
-            Tls::UnverifiedAs(identity) => {
-                let config = rustls::ClientConfig::builder()
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(Unverified));
-                let config = shown(config, &identity).map_err(|e| unreachable(&e))?;
-                (Arc::new(config).into(), ServerName::from(address))
-            }
+            Tls::Unverified => (None, None, ServerName::from(address)),
+            Tls::UnverifiedAs(identity) => (None, Some(identity), ServerName::from(address)),
             Tls::Verified { authorities, name, identity } => {
-                let config = verified(&authorities, identity.as_ref()).map_err(|e| unreachable(&e))?;
                 let name = ServerName::try_from(name).map_err(|e| unreachable(&e))?;
-                (Arc::new(config).into(), name)
+                (Some(authorities), identity, name)
             }
         };
+        let connector = self.extensions.get(Wanted { bundle, identity }).map_err(|e| unreachable(&e))?;
         let stream = dial(address, port).await?;
         let stream = connector.connect(name, stream).await.map_err(|e| unreachable(&e))?;
         send(TokioIo::new(stream), request).await
     }
-}
-
-/// The authorities of the machine: reading them takes hundreds of files.
-static MACHINE: LazyLock<Vec<CertificateDer<'static>>> =
-    LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
-
-/// Trusts `authorities` (PEM), or those of the machine if there are none.
-fn verified(authorities: &[u8], identity: Option<&ClientIdentity>) -> Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    if authorities.is_empty() {
-        roots.add_parsable_certificates(MACHINE.iter().cloned());
-    }
-    for certificate in CertificateDer::pem_slice_iter(authorities) {
-        roots.add(certificate?)?;
-    }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-    Ok(match identity {
-        None => config.with_no_client_auth(),
-        Some(identity) => shown(config, identity)?,
-    })
-}
-
-/// The configuration with a certificate that servers are shown.
-fn shown(
-    config: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>,
-    identity: &ClientIdentity,
-) -> Result<rustls::ClientConfig> {
-    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
-    Ok(config.with_client_auth_cert(chain.collect::<Result<Vec<_>, _>>()?, key)?)
 }
 
 async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, ApiError> {
@@ -160,44 +121,142 @@ where
     Ok(response.map(Body::relay))
 }
 
-/// Accepts any certificate: `https:` targets of the pod and service proxy have certificates of their own, as upstream
-/// treats them.
-#[derive(Debug)]
-struct Unverified;
+#[cfg(test)]
+mod tests {
+    //! Servers that extend ours, over real handshakes.
 
-impl rustls::client::danger::ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    use std::net::Ipv4Addr;
+
+    use http_body_util::{BodyExt, Empty};
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    };
+    use rustls::{
+        crypto::ring::sign::any_supported_type,
+        server::ResolvesServerCert,
+        sign::{CertifiedKey, SingleCertAndKey},
+    };
+    use time::{Duration, OffsetDateTime};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{data::Data, pki::Subject};
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// What is common: a server's certificate for this machine's loopback address that calls itself an authority.
+    fn own() -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.subject_alt_names = vec![SanType::IpAddress(HERE)];
+        params
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
+    fn certificate(params: &CertificateParams, key: &KeyPair) -> CertificateDer<'static> {
+        params.self_signed(key).unwrap().der().clone()
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    fn pem(certificates: &[&CertificateDer<'_>]) -> Vec<u8> {
+        certificates
+            .iter()
+            .flat_map(|c| pem::encode(&pem::Pem::new("CERTIFICATE", c.to_vec())).into_bytes())
+            .collect()
     }
 
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    /// Calls a server that shows this certificate and signs with this key. Gives the status, or why it was not called.
+    async fn call(shown: &CertificateDer<'static>, key: &KeyPair, bundle: &[u8]) -> Result<u16, String> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&Data::at(folder.path())).unwrap();
+        let identity = authority.identity("x", &Subject::Client { user: "x", groups: &[] }).unwrap();
+        let connector = Connector::new(&authority, &identity).unwrap();
+
+        let key = any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
+        let shown = SingleCertAndKey::from(CertifiedKey::new(vec![shown.clone()], key));
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(shown) as Arc<dyn ResolvesServerCert>);
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let mut head = [0; 4096];
+            if matches!(stream.read(&mut head).await, Ok(1..)) {
+                let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                let _ = stream.shutdown().await;
+            }
+        });
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = http::Request::post("/").header("host", "127.0.0.1").body(body).unwrap();
+        let tls = Tls::Verified { authorities: bundle.to_vec(), name: HERE.to_string(), identity: None };
+        let answer = connector.address(HERE, port, tls, request).await;
+        let answer = answer.map(|response| response.status().as_u16()).map_err(|error| error.message);
+        server.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_bundle_may_hold_the_very_certificate_that_is_shown() {
+        let key = KeyPair::generate().unwrap();
+        let marked_as_authority = certificate(&own(), &key);
+        assert_eq!(call(&marked_as_authority, &key, &pem(&[&marked_as_authority])).await, Ok(204));
+
+        // One of several, issued by somebody whom nobody knows.
+        let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
+        let mut params = own();
+        params.is_ca = IsCa::NoCa;
+        let foreign = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let other = certificate(&own(), &KeyPair::generate().unwrap());
+        assert_eq!(call(&foreign, &key, &pem(&[&other, &foreign])).await, Ok(204));
+        assert!(call(&foreign, &key, &pem(&[&other])).await.unwrap_err().contains("UnknownIssuer"));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_the_bundle_has_to_be_valid_for_the_name_now_and_for_servers() {
+        let key = KeyPair::generate().unwrap();
+        let now = OffsetDateTime::now_utc();
+        let cases: [(&str, fn(&mut CertificateParams, OffsetDateTime)); 4] = [
+            ("certificate not valid for name", |params, _| {
+                params.subject_alt_names = vec![SanType::DnsName("a.example".try_into().unwrap())];
+            }),
+            ("Expired", |params, now| params.not_after = now - Duration::hours(1)),
+            ("NotValidYet", |params, now| params.not_before = now + Duration::hours(1)),
+            ("InvalidPurpose", |params, _| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }),
+        ];
+        for (fault, change) in cases {
+            let mut params = own();
+            change(&mut params, now);
+            let shown = certificate(&params, &key);
+            let why = call(&shown, &key, &pem(&[&shown])).await.unwrap_err();
+            assert!(why.contains(fault), "{fault}: {why}");
+        }
+        for purpose in [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::Any] {
+            let mut params = own();
+            params.extended_key_usages = vec![purpose];
+            let shown = certificate(&params, &key);
+            assert_eq!(call(&shown, &key, &pem(&[&shown])).await, Ok(204));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_but_the_very_certificate_stands_in_for_an_issued_one() {
+        let key = KeyPair::generate().unwrap();
+        let shown = certificate(&own(), &key);
+        // The same names and the same key in another certificate.
+        let mut params = own();
+        params.serial_number = Some(7.into());
+        let again = certificate(&params, &key);
+        assert!(call(&again, &key, &pem(&[&shown])).await.unwrap_err().contains("CaUsedAsEndEntity"));
+        // Who shows a certificate has to hold its key.
+        let thief = KeyPair::generate().unwrap();
+        assert!(call(&shown, &thief, &pem(&[&shown])).await.unwrap_err().contains("BadSignature"));
     }
 }

@@ -92,10 +92,15 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// The network namespace.
+    pub fn netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
+    }
+
     /// A command inside the network namespace.
     pub fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
+        command.arg(format!("--net={}", self.netns().display())).arg("--").arg(program);
         command
     }
 
@@ -126,6 +131,11 @@ impl Cluster {
         let said = text(&output.stderr) + &text(&output.stdout);
         assert!(output.status.success(), "plim {args:?}: {said}\n{}", self.log());
         said
+    }
+
+    /// The flags of `plim up` beside its port.
+    pub fn flags(&self) -> impl Iterator<Item = &str> {
+        self.flags.iter().map(String::as_str)
     }
 
     /// What the cluster has written to its log.

@@ -18,9 +18,8 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use parking_lot::Mutex;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
-use super::{Job, volumes::RETRY};
+use super::{Job, keys, volumes::RETRY};
 use crate::{
     spec,
     volumes::{
@@ -182,12 +181,9 @@ fn decided(status: PodCertificateRequestStatus) -> Option<Answer> {
 /// Makes a key and asks for a certificate for it. Returns the key (PKCS#8, PEM) and the name of the request.
 async fn ask(job: &Job, wanted: &PodCertificateProjection) -> Result<(String, String), String> {
     let (namespace, name, uid) = spec::identity(&job.pod);
-    let key = key(&wanted.key_type)?;
-    let mut stub = CertificateParams::default();
-    // Whose it will be is for the signer to say.
-    stub.distinguished_name = DistinguishedName::new();
-    let stub =
-        stub.serialize_request(&key).map_err(|e| format!("while generating stub PKCS#10 request: {e}"))?;
+    let kind = wanted.key_type.clone();
+    let proof =
+        tokio::task::spawn_blocking(move || keys::prove(&kind)).await.map_err(|e| e.to_string())??;
     let account = spec::spec(&job.pod).service_account_name.clone().filter(|a| !a.is_empty());
     let account = account.unwrap_or_else(|| "default".to_owned());
     let client = &job.cx.config.client;
@@ -216,7 +212,7 @@ async fn ask(job: &Job, wanted: &PodCertificateProjection) -> Result<(String, St
             node_name: job.cx.config.node_name.clone(),
             node_uid: node_uid.ok_or("the node's object is not there yet")?,
             max_expiration_seconds: wanted.max_expiration_seconds,
-            stub_pkc_s10_request: ByteString(stub.der().to_vec()),
+            stub_pkc_s10_request: ByteString(proof.request),
             unverified_user_annotations: wanted.user_annotations.clone(),
         },
         status: None,
@@ -225,22 +221,7 @@ async fn ask(job: &Job, wanted: &PodCertificateProjection) -> Result<(String, St
     let made = api.create(&PostParams::default(), &request).await;
     let made = made.map_err(|e| format!("while creating on API: {e}"))?;
     let name = made.metadata.name.ok_or("the request that was made has no name")?;
-    Ok((key.serialize_pem(), name))
-}
-
-/// A new key of a type that a projection may name.
-fn key(kind: &str) -> Result<KeyPair, String> {
-    let algorithm = match kind {
-        "ECDSAP256" => &rcgen::PKCS_ECDSA_P256_SHA256,
-        "ECDSAP384" => &rcgen::PKCS_ECDSA_P384_SHA384,
-        "ED25519" => &rcgen::PKCS_ED25519,
-        _ => {
-            return Err(format!(
-                "this node makes no keys of type {kind:?}: use ECDSAP256, ECDSAP384 or ED25519"
-            ));
-        }
-    };
-    KeyPair::generate_for(algorithm).map_err(|e| format!("while generating keypair: {e}"))
+    Ok((proof.key, name))
 }
 
 #[cfg(test)]
@@ -268,15 +249,5 @@ mod tests {
         assert!(matches!(decided(status("Issued")), Some(Answer::Issued(_))));
         let Some(Answer::Refused(why)) = decided(status("Denied")) else { panic!("not refused") };
         assert_eq!(why, "PodCertificateRequest was permanently denied: reason=\"Because\" message=\"\"");
-    }
-
-    #[test]
-    fn keys_are_of_the_wanted_type() {
-        for kind in ["ECDSAP256", "ECDSAP384", "ED25519"] {
-            let key = key(kind).unwrap();
-            assert!(key.serialize_pem().starts_with("-----BEGIN PRIVATE KEY-----"), "{kind}");
-            assert!(CertificateParams::default().serialize_request(&key).is_ok());
-        }
-        assert!(key("RSA1024").is_err());
     }
 }

@@ -4,6 +4,7 @@ mod certificates;
 pub(super) mod container;
 pub(super) mod hooks;
 pub(super) mod image;
+mod keys;
 pub(super) mod object;
 pub(super) mod sandbox;
 pub(super) mod volumes;
