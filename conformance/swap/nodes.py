@@ -97,7 +97,7 @@ def _end_children(pid):
 def kubelet(cluster, endpoint):
     """Upstream's kubelet as a node of the cluster, with the rights of a node and no others."""
     place, address = cluster.place, _own_address()
-    serving = cluster.certificate(f"serving-{_NODE}", ["system:nodes"], f"subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth")
+    serving = _serving(cluster, address)
     (place / "kubelet.json").write_text(json.dumps({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "failCgroupV1": False, "failSwapOn": False,
         "containerRuntimeEndpoint": f"unix://{endpoint}", "port": free_port(), "healthzPort": 0, "cgroupsPerQOS": False,
@@ -112,6 +112,11 @@ def kubelet(cluster, endpoint):
             yield process
     finally:
         unmount(place / "kubelet")
+
+
+def _serving(cluster, address):
+    """The certificate that the node shows to the API server: the path without `.crt` and `.key`."""
+    return cluster.certificate(f"serving-{_NODE}", ["system:nodes"], f"subjectAltName=IP:{address}\nextendedKeyUsage=serverAuth")
 
 
 def _own_address():
@@ -157,8 +162,10 @@ def _containerd(result):
         data = cluster.place / "node"
         registries(data, address)
         plim = [build.plim(), "--data", data]
+        serving = _serving(cluster, _own_address())
         try:
             run([*plim, "agent", "--detach", "--kubeconfig", cluster.kubeconfig, "--node-name", _NODE, *FLAGS,
+                 "--tls-cert-file", f"{serving}.crt", "--tls-private-key-file", f"{serving}.key",
                  "--node-cidr", _PODS, "--container-runtime-endpoint", f"unix://{endpoint}"], seconds=120)
             _works(result, cluster)
         finally:

@@ -101,7 +101,7 @@ forward! { RuntimeService for runtime {
         // one on the same connection, tells that the server has been reached.
         let stream = tokio::select! {
             biased;
-            answer = &mut call => stream::once(ready(answer)).boxed(),
+            answer = &mut call => stream::once(ready(Ok(answer?))).boxed(),
             reached = other.version(cri::VersionRequest::default()) => {
                 reached?;
                 stream::once(call).boxed()

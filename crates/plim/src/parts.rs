@@ -23,7 +23,7 @@ use crate::{
         node::{self, Nodes, Plane},
     },
     data::Data,
-    pki::Authority,
+    pki::{Authority, Identity, Subject},
     progress::Progress,
     serve::{self, Service},
     up,
@@ -97,9 +97,6 @@ impl Controllers {
         else {
             return Ok(None);
         };
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        };
         let authority = authority::Authority::from_pem(&read(certificate)?, &read(key)?);
         Ok(Some(authority.map_err(anyhow::Error::msg)?))
     }
@@ -152,6 +149,13 @@ pub struct Agent {
     /// Another container runtime, such as containerd, by its socket; our own when left out.
     #[arg(long, value_name = "SOCKET")]
     container_runtime_endpoint: Option<String>,
+    /// The certificate that the node shows to the API server, signed by whom that believes; the node signs one itself when
+    /// left out, which a `plim server` does not believe.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
 }
 
 impl Agent {
@@ -165,6 +169,13 @@ impl Agent {
         let socket = self.container_runtime_endpoint.as_deref().map(socket).transpose()?;
         let node = Node { agent: &self, layout: Layout::new(data), machine, socket };
         serve::run(data, self.detach, node)
+    }
+
+    fn serving(&self) -> Result<Option<Identity>> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file) else {
+            return Ok(None);
+        };
+        Ok(Some(Identity { certificate: read(certificate)?, key: read(key)? }))
     }
 
     fn machine(&self, data: &Data) -> Result<Machine> {
@@ -209,7 +220,7 @@ impl Service for Node<'_> {
     async fn start(&mut self, progress: &Progress) -> Result<Nodes> {
         let data = self.layout.data();
         let (client, callers) = client::of_file(&self.agent.server.kubeconfig).await?;
-        let control = Elsewhere { client, callers, authority: Authority::open(data)? };
+        let control = Elsewhere { client, callers, serving: self.agent.serving()?, data };
         self.layout.take(&self.machine).await?;
         self.machine.up(data)?;
         node::start_all(data, &self.machine, &control, self.socket, progress).await
@@ -229,25 +240,34 @@ impl Service for Node<'_> {
 }
 
 /// An API server that is not in this process.
-struct Elsewhere {
+struct Elsewhere<'a> {
     client: Client,
     callers: String,
-    authority: Authority,
+    /// What the node shows; without it, what an authority of its own signs.
+    serving: Option<Identity>,
+    data: &'a Data,
 }
 
-impl Plane for Elsewhere {
+impl Plane for Elsewhere<'_> {
     /// Whoever the kubeconfig says.
     fn client(&self, _user: &str, _groups: &[&str]) -> Client {
         self.client.clone()
     }
 
-    fn authority(&self) -> &Authority {
-        &self.authority
+    fn serving(&self, name: &str, subject: &Subject<'_>) -> Result<Identity> {
+        match &self.serving {
+            Some(identity) => Ok(identity.clone()),
+            None => Authority::open(self.data)?.identity(name, subject),
+        }
     }
 
     fn callers(&self) -> &str {
         &self.callers
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The path of a unix socket, with or without its scheme.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use agent::cri::{Runtime, RuntimeService, connect};
+use agent::cri::{Runtime, connect};
 use futures::StreamExt;
 use k8s_cri::v1::{self as cri, runtime_service_server::RuntimeServiceServer};
 use tokio::{net::UnixListener, time::timeout};

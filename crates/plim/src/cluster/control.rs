@@ -226,8 +226,8 @@ impl Plane for Control {
         kube::Client::new(self.server.service_as(user), "default")
     }
 
-    fn authority(&self) -> &Authority {
-        &self.authority
+    fn serving(&self, name: &str, subject: &Subject<'_>) -> Result<Identity> {
+        self.authority.identity(name, subject)
     }
 
     fn callers(&self) -> &str {

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     commands::image,
     data::Data,
-    pki::{Authority, Subject},
+    pki::{Identity, Subject},
     progress::Progress,
 };
 
@@ -56,8 +56,8 @@ pub struct Nodes {
 pub trait Plane {
     /// A client that acts as `user`, if whose client it is can be chosen here.
     fn client(&self, user: &str, groups: &[&str]) -> kube::Client;
-    /// Signs the certificates that nodes show.
-    fn authority(&self) -> &Authority;
+    /// What a node shows to those who call it, kept under `name`.
+    fn serving(&self, name: &str, subject: &Subject<'_>) -> Result<Identity>;
     /// The authority, PEM, of those who may show a certificate to a node: the API server above all.
     fn callers(&self) -> &str;
 }
@@ -227,7 +227,7 @@ impl Shared<'_> {
             names: vec![place.name.clone()],
             addresses: vec![place.address.into()],
         };
-        let identity = self.control.authority().identity(&format!("kubelet-{}", place.name), &subject)?;
+        let identity = self.control.serving(&format!("kubelet-{}", place.name), &subject)?;
         let tls = control::tls(&[self.control.callers()], &identity)?;
         let at = SocketAddr::new(place.address.into(), KUBELET_PORT);
         let listener = network::netns::within(place.netns.as_deref(), || std::net::TcpListener::bind(at))?
