@@ -219,9 +219,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_certificate_of_the_bundle_has_to_be_valid_for_the_name_now_and_for_servers() {
+        type Change = fn(&mut CertificateParams, OffsetDateTime);
         let key = KeyPair::generate().unwrap();
         let now = OffsetDateTime::now_utc();
-        let cases: [(&str, fn(&mut CertificateParams, OffsetDateTime)); 4] = [
+        let cases: [(&str, Change); 4] = [
             ("certificate not valid for name", |params, _| {
                 params.subject_alt_names = vec![SanType::DnsName("a.example".try_into().unwrap())];
             }),
