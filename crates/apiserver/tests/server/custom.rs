@@ -231,3 +231,21 @@ async fn a_scope_is_kept_to_in_every_path() {
         assert_eq!(cluster.get(path).await.code, 404, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_number_is_stored_as_it_was_sent_however_often_it_is_written() {
+    let cluster = Cluster::new().await;
+    define(&cluster, one_version(json!({"a": {"type": "number"}, "b": {"type": "string"}}))).await;
+    // Two that a fast reader takes for a neighbour.
+    for sent in ["4.4444444444444455e112", "9.5e-323"] {
+        let text = widget(json!({"a": 0})).to_string().replace("\"a\":0", &format!("\"a\":{sent}"));
+        let number: f64 = sent.parse().unwrap();
+        let mut seen = cluster.ask("POST", WIDGETS, &[], text.into_bytes()).await.ok();
+        for round in 0..3 {
+            assert_eq!(seen["spec"]["a"].as_f64().map(f64::to_bits), Some(number.to_bits()), "{sent}");
+            let patch = json!({"spec": {"b": round.to_string()}});
+            seen = cluster.merge(&format!("{WIDGETS}/w"), &patch).await.ok();
+        }
+        cluster.delete(&format!("{WIDGETS}/w")).await.ok();
+    }
+}
