@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::{
     fs::FlockOperation,
+    pipe::PipeFlags,
     process::{Pid, Signal, kill_process},
 };
 use tokio::{
@@ -67,7 +68,9 @@ pub fn run(data: &Data, detach: bool, service: impl Service) -> Result<()> {
 fn in_background(data: &Data) -> Result<()> {
     data.folder("log")?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(data.path(LOG_FILE))?;
-    let (read, write) = rustix::pipe::pipe().context("cannot make a pipe")?;
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    // The background process gets the writing end alone: with the other it would never learn that this command has gone.
+    rustix::io::fcntl_setfd(&write, rustix::io::FdFlags::empty())?;
     let mut command = Command::new("/proc/self/exe");
     command.args(std::env::args_os().skip(1).filter(|a| a != "-d" && a != "--detach"));
     command.env(REPORT_FD, write.as_raw_fd().to_string());

@@ -129,7 +129,7 @@ mod tests {
 
     use http_body_util::{BodyExt, Empty};
     use rcgen::{
-        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     };
     use rustls::{
         crypto::ring::sign::any_supported_type,
@@ -208,7 +208,9 @@ mod tests {
         assert_eq!(call(&marked_as_authority, &key, &pem(&[&marked_as_authority])).await, Ok(204));
 
         // One of several, issued by somebody whom nobody knows.
-        let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
+        let mut nobody = CertificateParams::default();
+        nobody.distinguished_name.push(DnType::CommonName, "nobody");
+        let issuer = Issuer::new(nobody, KeyPair::generate().unwrap());
         let mut params = own();
         params.is_ca = IsCa::NoCa;
         let foreign = params.signed_by(&key, &issuer).unwrap().der().clone();

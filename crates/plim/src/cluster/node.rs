@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use agent::Agent;
@@ -50,6 +50,7 @@ pub struct Nodes {
     shutdown: CancellationToken,
     agents: JoinSet<()>,
     _dns: Vec<dns::Server>,
+    _streams: Vec<Arc<streaming::Server>>,
 }
 
 /// The control plane as a node sees it: in the same process, or somewhere else.
@@ -92,7 +93,12 @@ pub async fn start_all(
         zone: Arc::new(Zone::new(DOMAIN).context("the cluster's domain is not a name")?),
         upstream: Arc::new(Upstream::from_resolv_conf(Path::new(RESOLV_CONF), None)),
     };
-    let mut nodes = Nodes { shutdown: CancellationToken::new(), agents: JoinSet::new(), _dns: Vec::new() };
+    let mut nodes = Nodes {
+        shutdown: CancellationToken::new(),
+        agents: JoinSet::new(),
+        _dns: Vec::new(),
+        _streams: Vec::new(),
+    };
     for (i, place) in machine.nodes.iter().enumerate() {
         let step = progress.step(format!("node {}", place.name));
         // One node brings the zone up to date for all: it is the same everywhere.
@@ -187,6 +193,7 @@ impl Shared<'_> {
             assign: true,
             namespace_of: parts.namespace_of,
         };
+        nodes._streams.extend(parts.streams);
         nodes._dns.push(dns::Server::start(name, Arc::clone(&self.zone), Arc::clone(&self.upstream))?);
         let proxy = self.control.client("system:kube-proxy", &[]);
         let zone = first.then(|| Arc::clone(&self.zone));
@@ -206,9 +213,10 @@ impl Shared<'_> {
         pods.take_over(&sandboxes(&runtime).await?)?;
         let backend = Arc::clone(&runtime) as Arc<dyn streaming::Backend>;
         let streams = streaming::Server::start(backend, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        runtime.set_stream_urls(Arc::new(Urls(streams)));
+        let streams = Arc::new(streams);
+        runtime.set_stream_urls(Arc::new(Urls(Arc::downgrade(&streams))));
         let images = Arc::new(ImageService::new(self.images.clone()));
-        Ok(RuntimeParts { runtime, images, namespace_of: pods.namespace_of() })
+        Ok(RuntimeParts { runtime, images, namespace_of: pods.namespace_of(), streams: Some(streams) })
     }
 
     async fn start_agent(
@@ -280,26 +288,35 @@ struct RuntimeParts {
     runtime: agent::cri::Runtime,
     images: agent::cri::Images,
     namespace_of: dns::server::NamespaceOf,
+    /// The streaming server of our own runtime.
+    streams: Option<Arc<streaming::Server>>,
 }
 
 /// A runtime behind a socket. Whose address is whose is not known of it, so that names are not completed by namespace.
 fn another_runtime(socket: &Path) -> RuntimeParts {
     let (runtime, images) = agent::cri::connect(socket.to_owned());
-    RuntimeParts { runtime, images, namespace_of: Arc::new(|_| None) }
+    RuntimeParts { runtime, images, namespace_of: Arc::new(|_| None), streams: None }
 }
 
-/// The streaming server as the runtime asks it for URLs.
-struct Urls(streaming::Server);
+/// The streaming server as the runtime asks it for URLs. It has the runtime, so that the runtime cannot have it, too:
+/// neither would ever end.
+struct Urls(Weak<streaming::Server>);
+
+impl Urls {
+    fn server(&self) -> Result<Arc<streaming::Server>, tonic::Status> {
+        self.0.upgrade().ok_or_else(|| tonic::Status::unavailable("the node is ending"))
+    }
+}
 
 impl StreamUrls for Urls {
     fn exec(&self, request: &cri::ExecRequest) -> Result<String, tonic::Status> {
-        self.0.exec_url(request)
+        self.server()?.exec_url(request)
     }
     fn attach(&self, request: &cri::AttachRequest) -> Result<String, tonic::Status> {
-        self.0.attach_url(request)
+        self.server()?.attach_url(request)
     }
     fn port_forward(&self, request: &cri::PortForwardRequest) -> Result<String, tonic::Status> {
-        self.0.port_forward_url(request)
+        self.server()?.port_forward_url(request)
     }
 }
 
