@@ -287,6 +287,7 @@ fn a_full_disk_is_told_and_pods_run_once_there_is_room() {
     let free = rustix::fs::statvfs(cluster.folder.path()).map(|s| s.f_bavail * s.f_frsize).unwrap();
     let file = std::fs::File::create(&ballast).unwrap();
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free - (16 << 20)).unwrap();
+    drop(file);
     let said = cluster.start();
     assert!(said.contains("warning") && said.contains("the nodes take no pods below 25.6Mi"), "{said}");
 

@@ -265,7 +265,9 @@ fn container(
         status.resources = Some(ResourceRequirements { claims: None, ..resources });
         status.allocated_resources =
             part.container.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
-    } else if part.role == Role::Init {
+    }
+    // such a one is ready when it has done its work, not while it does it
+    if part.role == Role::Init {
         status.ready = now_state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     }
     if part.role == Role::Ephemeral {

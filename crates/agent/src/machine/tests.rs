@@ -346,6 +346,7 @@ fn init_containers_run_one_after_another_and_never_again() {
     w.settle();
     assert_eq!(w.told(), "sandbox 0, volumes, image i, start i 0");
     assert_eq!(w.state("a"), "PodInitializing ready=false restarts=0");
+    assert_eq!(w.state("i"), "running ready=false restarts=0");
     assert_eq!(w.condition("Initialized"), ("False".into(), "ContainersNotInitialized".into()));
     w.exit("i", 0).settle();
     assert_eq!(w.told(), "image j, start j 0");
