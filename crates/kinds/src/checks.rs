@@ -21,6 +21,7 @@ const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 pub struct Checks {
     /// What is wrong.
     pub errors: Vec<FieldError>,
+    declared: Vec<FieldError>,
 }
 
 impl Checks {
@@ -28,7 +29,16 @@ impl Checks {
     pub fn run(check: impl FnOnce(&mut Self)) -> Vec<FieldError> {
         let mut checks = Self::default();
         check(&mut checks);
+        checks.errors.append(&mut checks.declared);
         checks.errors
+    }
+
+    /// Checks that upstream generates from marks on its types: what they find is told after everything else.
+    pub fn declared(&mut self, check: impl FnOnce(&mut Self)) {
+        let before = std::mem::take(&mut self.errors);
+        check(self);
+        let found = std::mem::replace(&mut self.errors, before);
+        self.declared.extend(found);
     }
 
     pub fn required(&mut self, path: &FieldPath, detail: &str) {

@@ -61,7 +61,8 @@ pub fn check_parameters(checks: &mut Checks, object: &Value) -> bool {
 }
 
 fn check_topologies(checks: &mut Checks, terms: &[Value]) {
-    let mut seen = BTreeSet::new();
+    // Upstream compares each term with as many empty ones as there are terms, and with those before it.
+    let mut seen = vec![BTreeSet::new(); terms.len()];
     for (index, term) in terms.iter().enumerate() {
         let path = path("allowedTopologies").index(index).child("matchLabelExpressions");
         let mut keys = BTreeSet::new();
@@ -84,9 +85,10 @@ fn check_topologies(checks: &mut Checks, terms: &[Value]) {
             }
             keys.insert((key, known));
         }
-        if !seen.insert(keys) {
+        for _ in seen.iter().filter(|other| **other == keys) {
             checks.duplicate(&path, "");
         }
+        seen.push(keys);
     }
 }
 
