@@ -26,6 +26,12 @@ pub fn create(value: &Value, schema: &Schema) -> Vec<FieldError> {
     object(value, None, schema, Vec::new())
 }
 
+/// What is wrong with a changed object.
+#[must_use]
+pub fn update(new: &Value, old: &Value, schema: &Schema) -> Vec<FieldError> {
+    object(new, Some(old), schema, Vec::new())
+}
+
 /// What is wrong with a new object, or with one that was `old`. `more` is what was found beyond the schema: it is told
 /// after what the keywords find, before the expressions are asked.
 #[must_use]
