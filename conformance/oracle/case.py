@@ -32,13 +32,16 @@ class Step:
 
 
 def settle(server, answer):
-    """Waits until the server has told, in the status, what it thinks of a definition's names."""
+    """Waits until the server has told, in the status, what it thinks of a definition's names, and serves it."""
     path = f"{DEFINITIONS}/{lookup([answer], 0, 'metadata.name')}"
     for _ in range(40):
         now = server.ask("GET", path, {}, None).json() or {}
         if now.get("kind") != "CustomResourceDefinition":
             return
-        if lookup([answer], 0, "spec.names.kind") == (now.get("status") or {}).get("acceptedNames", {}).get("kind"):
+        status = now.get("status") or {}
+        conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
+        accepted = lookup([answer], 0, "spec.names.kind") == status.get("acceptedNames", {}).get("kind")
+        if accepted and (conditions.get("Established") == "True" or conditions.get("NamesAccepted") == "False"):
             return
         time.sleep(0.02)
 

@@ -16,8 +16,12 @@ REVISION = re.compile(r"(resource ?version[^0-9]{1,4})\d+(, current: \d+| \(\d+\
 IN_RECORD = re.compile(r"in record \(\d+\)")
 GENERATED = re.compile(r"generateName['\"]: ['\"]([^'\"]+)['\"]")
 QUOTED = re.compile(r"(: |- )(['\"])(.*)\2$", re.M)
+KEY = re.compile(r"^([ -]*)(['\"])([^'\"]*)\2:", re.M)
+ITEM = re.compile(r" *(- |-$|[^ ]+:( |$))")
+PORTS = re.compile(r"\b(\d+:)(3[0-9]{4})(/(?:TCP|UDP|SCTP))")
+YAML_PORT = re.compile(r"\b((?:nodePort|healthCheckNodePort): )(3[0-9]{4})\b")
 # What follows is a diff by a library whose form is not stable.
-DIFFED = re.compile(r"((?:spec is immutable after creation|pod updates may not change fields|is immutable after creation)[^\n]*)\n.*", re.S)
+DIFFED = re.compile(r"((?:spec is immutable after creation|pod updates may not change fields|is immutable after creation|existing ephemeral containers [^ ]+ may not be changed)[^\n]*)\n.*", re.S)
 AGE = re.compile(r"\d+s")
 # Audit-Id and dates are made anew for each request; lengths follow from bodies.
 HEADERS = ["content-type", "warning", "cache-control", "retry-after", "vary", "x-content-type-options", "allow", "location",
@@ -37,6 +41,8 @@ class Cleaner:
         text = UUID.sub(lambda m: m[0] if m[0] in self.said else "<uid>", text)
         text = DIFFED.sub(r"\1<diff>", TIME.sub(self._time, text))
         text = SERVICE.sub(lambda m: m[0] if m[0] in self.said else "<ip>", text)
+        port = lambda m: m[0] if m[2] in self.said else f"{m[1]}<port>{m[3] if m.lastindex > 2 else ''}"
+        text = YAML_PORT.sub(port, PORTS.sub(port, text))
         text = TOKEN_VOLUME.sub("kube-api-access-<random>", text)
         if self.generated:
             text = self.generated.sub(r"\1<random>", text)
@@ -61,7 +67,8 @@ class Cleaner:
         if isinstance(value, list):
             return [self.value(v, key) for v in value]
         if key in ("nodePort", "healthCheckNodePort") and isinstance(value, int) and str(value) not in self.said:
-            return "<port>" if 30000 <= value <= 32767 else value
+            # Upstream's dry runs count on past the end of the range.
+            return "<port>" if 30000 <= value <= 32767 + 2768 else value
         if key == "cells" and isinstance(value, str) and AGE.fullmatch(value):
             return "<age>"
         if key == "continue" and value:
@@ -94,8 +101,19 @@ def document(answer):
             except ValueError:
                 pass
     text = answer.body.decode(errors="replace")
-    # Which quotes a YAML writer chooses says nothing.
-    return QUOTED.sub(r"\1\3", text) if kind == "application/yaml" else text
+    # Which quotes a YAML writer chooses, and where it breaks lines, says nothing.
+    return folded(QUOTED.sub(r"\1\3", KEY.sub(r"\1\3:", text))) if kind == "application/yaml" else text
+
+
+def folded(text):
+    """YAML with each plain text on one line."""
+    lines = []
+    for line in text.splitlines():
+        if lines and line.startswith(" ") and not ITEM.match(line) and not lines[-1].endswith((":", "|", "|-", ">", ">-")):
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def general(text):
@@ -144,6 +162,9 @@ def key_order(value):
 def of_status(a, b):
     causes = lambda s: [json.dumps(c, sort_keys=True) for c in (s.get("details") or {}).get("causes") or []]
     mine, theirs = causes(a), causes(b)
+    if len({c.get("message") for c in (a.get("details") or {}).get("causes") or [] if c.get("reason") == "FieldManagerConflict"}) > 1:
+        # Upstream keeps managers in a Go map: they come in any order, each one's fields together.
+        (a, mine), (b, theirs) = by_manager(a), by_manager(b)
     found = []
     if sorted(mine) != sorted(theirs):
         for side, sign, other in ((mine, "lacks", theirs), (theirs, "adds", mine)):
@@ -164,6 +185,14 @@ def of_status(a, b):
     if a.get("message") != b.get("message") and mine == theirs:
         found.append((f"message: {general(a.get('message'))} is {general(b.get('message'))}", brief(a.get("message")), brief(b.get("message"))))
     return found
+
+
+def by_manager(status):
+    """A conflict with its causes, and the lines of its message, sorted by manager."""
+    causes = sorted(status["details"].get("causes") or [], key=lambda c: c.get("message", ""))
+    head, *parts = status.get("message", "").split("conflicts with ")
+    message = head + "".join(sorted(part.strip() + "\n" for part in parts))
+    return {**status, "message": message, "details": {**status["details"], "causes": causes}}, [json.dumps(c, sort_keys=True) for c in causes]
 
 
 def place(path):

@@ -108,6 +108,24 @@ fn absent(doc: &Value, operation: &Value) -> Option<Result<(), Failed>> {
     Some(if null { Ok(()) } else { Err(Failed::Test) })
 }
 
+/// Upstream's library lets `replace` make a member of a map that is there, other than RFC 6902 has it.
+fn lenient(doc: &Value, operation: json_patch::PatchOperation) -> json_patch::PatchOperation {
+    use json_patch::{AddOperation, PatchOperation};
+    match operation {
+        PatchOperation::Replace(replace)
+            if replace
+                .path
+                .as_str()
+                .rsplit_once('/')
+                .and_then(|(parent, _)| doc.pointer(parent))
+                .is_some_and(Value::is_object) =>
+        {
+            PatchOperation::Add(AddOperation { path: replace.path, value: replace.value })
+        }
+        other => other,
+    }
+}
+
 /// Applies one operation. `copied` counts the bytes that were copied so far.
 fn step(doc: &mut Value, operation: Value, copied: &mut usize) -> Result<(), Failed> {
     if let Some(tested) = absent(doc, &operation) {
@@ -115,6 +133,7 @@ fn step(doc: &mut Value, operation: Value, copied: &mut usize) -> Result<(), Fai
     }
     let operation: json_patch::PatchOperation =
         serde_json::from_value(operation).map_err(|why| Failed::Other(why.to_string()))?;
+    let operation = lenient(doc, operation);
     if let json_patch::PatchOperation::Copy(copy) = &operation {
         let missing = || Failed::Other(format!("copy operation does not apply: no {:?}", copy.from.as_str()));
         let source = doc.pointer(copy.from.as_str()).ok_or_else(missing)?;
@@ -209,6 +228,14 @@ mod tests {
         let patch = br#"[{"op":"add","path":"/a/b/-","value":3},{"op":"test","path":"/a/b/2","value":3},
             {"op":"remove","path":"/a/b/0"},{"op":"copy","from":"/a/b","path":"/c"},{"op":"replace","path":"/a","value":null}]"#;
         assert_eq!(json(doc, patch), Ok(json!({"a": null, "c": [2, 3]})));
+    }
+
+    #[test]
+    fn replacing_a_member_that_is_not_there_makes_it() {
+        let patch = br#"[{"op":"replace","path":"/a/b","value":3}]"#;
+        assert_eq!(json(json!({"a": {}}), patch), Ok(json!({"a": {"b": 3}})));
+        assert!(json(json!({"a": []}), br#"[{"op":"replace","path":"/a/0","value":3}]"#).is_err());
+        assert!(json(json!({}), patch).is_err());
     }
 
     #[test]

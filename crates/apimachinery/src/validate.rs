@@ -25,18 +25,22 @@ fn at(path: Option<&Path<'_>>) -> FieldPath {
 /// What is wrong with a new object.
 #[must_use]
 pub fn create(value: &Value, schema: &Schema) -> Vec<FieldError> {
-    all(value, None, schema)
+    object(value, None, schema, Vec::new())
 }
 
 /// What is wrong with a changed object.
 #[must_use]
 pub fn update(new: &Value, old: &Value, schema: &Schema) -> Vec<FieldError> {
-    all(new, Some(old), schema)
+    object(new, Some(old), schema, Vec::new())
 }
 
-fn all(value: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
+/// What is wrong with a new object, or with one that was `old`. `more` is what was found beyond the schema: it is told
+/// after what the keywords find, before the expressions are asked.
+#[must_use]
+pub fn object(value: &Value, old: Option<&Value>, schema: &Schema, more: Vec<FieldError>) -> Vec<FieldError> {
     let mut errors = FieldErrors::default();
     keywords::walk(value, old, schema, None, &mut errors);
+    errors.extend(more);
     embedded::walk(value, schema, None, &mut errors);
     if old.is_none_or(|old| {
         let mut before = FieldErrors::default();

@@ -310,7 +310,9 @@ impl Served {
     /// 422 for an object of this resource.
     #[must_use]
     pub fn invalid(&self, name: &str, errors: &[apimachinery::FieldError]) -> ApiError {
-        ApiError::invalid(&self.resource.group, &self.resource.kind, name, errors)
+        // Events of both groups are stored, and judged, as those of the core group.
+        let group = if &*self.resource.group == "events.k8s.io" { "" } else { &*self.resource.group };
+        ApiError::invalid(group, &self.resource.kind, name, errors)
     }
 }
 

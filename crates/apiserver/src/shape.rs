@@ -3,9 +3,15 @@
 //! Built-in kinds and custom resources differ here in one place only: a built-in is read as the typed struct that
 //! upstream decodes into (null is absent, wrong types are a 400), a custom resource by its structural schema.
 
-use apimachinery::{ApiError, Object, decode, defaults, structure};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+
+use apimachinery::{ApiError, Object, Schema, decode, defaults, structure};
 use bytes::Bytes;
 use kinds::Resource;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{body_kind, catalogue::Served, negotiate::Encoding, options::FieldValidation};
@@ -110,17 +116,54 @@ pub fn foreign(
     served: &Served,
     bytes: &Bytes,
     encoding: Encoding,
-    api_version: &str,
-    kind: &str,
+    (api_version, kind): (&'static str, &'static str),
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
 ) -> Result<Object, ApiError> {
-    let mut value = body_kind::read(bytes, encoding, kind)?.value;
+    let decode::Decoded { mut value, duplicates } = body_kind::read(bytes, encoding, kind)?;
+    if value.get("apiVersion").and_then(Value::as_str) == older(kind) && older(kind).is_some() {
+        value["apiVersion"] = api_version.into();
+    }
     body_kind::check(served, kind, api_version, &mut value, bytes)?;
+    let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    let mut found = duplicates;
+    if let Some(schema) = foreign_schema(api_version, kind) {
+        structure::check(&value, &schema).map_err(|why| {
+            ApiError::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+            ))
+        })?;
+        found.extend(structure::prune(&mut value, &schema));
+    }
+    strict_as((version, kind), validation, found.into_iter(), warnings)?;
     Ok(value)
+}
+
+/// A version of the kind that is still read though nothing else is served in it.
+fn older(kind: &str) -> Option<&'static str> {
+    (kind == "Eviction").then_some("policy/v1beta1")
+}
+
+/// Schemas of the kinds that are no resources, each made once.
+fn foreign_schema(api_version: &'static str, kind: &'static str) -> Option<Arc<Schema>> {
+    type Made = BTreeMap<(&'static str, &'static str), Option<Arc<Schema>>>;
+    static SCHEMAS: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
+    let mut made = SCHEMAS.lock();
+    made.entry((api_version, kind)).or_insert_with(|| kinds::schema_of(api_version, kind)).clone()
 }
 
 /// Refuses, tells or ignores what was dropped.
 pub fn strict(
     resource: &Resource,
+    validation: FieldValidation,
+    found: impl Iterator<Item = String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    strict_as((&resource.version, &resource.kind), validation, found, warnings)
+}
+
+fn strict_as(
+    (version, kind): (&str, &str),
     validation: FieldValidation,
     found: impl Iterator<Item = String>,
     warnings: &mut Vec<String>,
@@ -139,8 +182,6 @@ pub fn strict(
             Err(ApiError::bad_request(format!(
                 "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
                 list.join(", "),
-                kind = resource.kind,
-                version = resource.version,
             )))
         }
     }

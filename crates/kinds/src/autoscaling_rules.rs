@@ -14,13 +14,16 @@ pub fn check(object: &Value) -> Vec<FieldError> {
         let (spec, path) = (at(object, "spec"), path("spec"));
         let (least, most) = (at(spec, "minReplicas").as_i64(), number(spec, "maxReplicas"));
         if let Some(least) = least.filter(|least| *least < 0) {
-            checks.invalid(&path.child("minReplicas"), least, "must be greater than or equal to 0");
+            let detail = "must be greater than or equal to 0";
+            checks.declared(|checks| checks.invalid(&path.child("minReplicas"), least, detail));
         }
-        if most == 0 {
-            checks.required(&path.child("maxReplicas"), "");
-        } else if most < 0 {
-            checks.invalid(&path.child("maxReplicas"), most, "must be greater than or equal to 1");
-        }
+        checks.declared(|checks| {
+            if most == 0 {
+                checks.required(&path.child("maxReplicas"), "");
+            } else if most < 0 {
+                checks.invalid(&path.child("maxReplicas"), most, "must be greater than or equal to 1");
+            }
+        });
         if least.is_some_and(|least| most < least) {
             let detail = "must be greater than or equal to `minReplicas`";
             checks.invalid(&path.child("maxReplicas"), most, detail);
@@ -103,11 +106,8 @@ fn check_metric(checks: &mut Checks, metric: &Value, path: &FieldPath) {
     }
     let expected = SOURCES.iter().find(|(name, _)| *name == kind).map(|(_, field)| *field);
     if expected.is_none() {
-        // Upstream says it twice.
-        for _ in 0..2 {
-            let supported = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-            checks.one_of(&path.child("type"), kind, &supported);
-        }
+        let supported = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+        checks.one_of(&path.child("type"), kind, &supported);
     }
     let present: Vec<&str> =
         SOURCES.iter().map(|(_, field)| *field).filter(|field| has(metric, field)).collect();

@@ -21,6 +21,7 @@ const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 pub struct Checks {
     /// What is wrong.
     pub errors: FieldErrors,
+    declared: FieldErrors,
 }
 
 impl Checks {
@@ -28,12 +29,21 @@ impl Checks {
     pub fn run(check: impl FnOnce(&mut Self)) -> Vec<FieldError> {
         let mut checks = Self::default();
         check(&mut checks);
+        checks.errors.extend(checks.declared.into_vec());
         checks.errors.into_vec()
     }
 
     /// What else is found will not be told.
     pub fn is_full(&self) -> bool {
         self.errors.is_full()
+    }
+
+    /// Checks that upstream generates from marks on its types: what they find is told after everything else.
+    pub fn declared(&mut self, check: impl FnOnce(&mut Self)) {
+        let before = std::mem::take(&mut self.errors);
+        check(self);
+        let found = std::mem::replace(&mut self.errors, before);
+        self.declared.extend(found.into_vec());
     }
 
     pub fn required(&mut self, path: &FieldPath, detail: &str) {

@@ -45,6 +45,7 @@ mod devices;
 mod discovery;
 mod events;
 pub mod flowcontrol;
+mod gates;
 mod identifiers;
 mod networking;
 mod node;
@@ -60,6 +61,7 @@ mod webhook_client;
 use std::sync::{Arc, OnceLock};
 
 pub use declare::schema_of;
+pub use gates::drop_disabled;
 pub use resource::{
     Behaviour, Column, DeletedObject, Generation, NameRule, Plain, Resource, ScalePaths, SelectableField,
     Strategy, Subresource,

@@ -35,7 +35,7 @@ struct Role {
 
 fn check_rule(checks: &mut Checks, rule: &Value, namespaced: bool, path: &FieldPath) {
     if list(rule, "verbs").is_empty() {
-        checks.required(&path.child("verbs"), "");
+        checks.declared(|checks| checks.required(&path.child("verbs"), ""));
     }
     let filled = |field: &str| !list(rule, field).is_empty();
     if filled("nonResourceURLs") {
@@ -102,7 +102,7 @@ impl Binding {
         let kinds: &[&str] = if self.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
         checks.one_of(&role.child("kind"), text(object, "roleRef.kind"), kinds);
         match text(object, "roleRef.name") {
-            "" => checks.required(&role.child("name"), ""),
+            "" => checks.declared(|checks| checks.required(&role.child("name"), "")),
             name => checks.each(&role.child("name"), name, names::is_path_segment(name)),
         }
         for (index, subject) in list(object, "subjects").iter().enumerate() {
@@ -113,7 +113,7 @@ impl Binding {
     fn check_subject(&self, checks: &mut Checks, subject: &Value, path: &FieldPath) {
         let [kind, name, group] = ["kind", "name", "apiGroup"].map(|field| text(subject, field));
         if name.is_empty() {
-            checks.required(&path.child("name"), "");
+            checks.declared(|checks| checks.required(&path.child("name"), ""));
         }
         match kind {
             "ServiceAccount" => {

@@ -102,6 +102,23 @@ fn go(value: &Value) -> String {
     }
 }
 
+/// A decoded value as a Go program would have it, `%#v`.
+fn go_syntax(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => crate::field::quoted(text),
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", joined(items.iter().map(go_syntax).collect()))
+        }
+        Value::Object(map) => {
+            let fields = map.iter().map(|(k, v)| format!("{}:{}", crate::field::quoted(k), go_syntax(v)));
+            format!("map[string]interface {{}}{{{}}}", joined(fields.collect()))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// The Go type of a decoded value.
 fn go_type(value: &Value) -> &'static str {
     match value {
@@ -124,7 +141,7 @@ fn scalar(value: &Value, kind: Scalar) -> Option<String> {
         | (Scalar::Any, Value::Number(_) | Value::String(_) | Value::Bool(_)) => None,
         (Scalar::Numeric, other) => Some(format!("expected numeric (int or float), got {}", go_type(other))),
         (Scalar::Text, other) => {
-            Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go(other)))
+            Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(other)))
         }
         (Scalar::Boolean, other) => Some(format!("expected boolean, got &{{{}}}", go(other))),
         (Scalar::Any, other) => Some(format!("expected any scalar, got &{{{}}}", go(other))),

@@ -40,7 +40,7 @@ pub(super) fn find<'v>(
             &own
         };
         let touched = entry.set.intersection(&change.modified).union(entry.set.intersection(&change.added));
-        touched.walk(&mut |path| {
+        touched.walk_by_level(&mut |path| {
             found.push(Conflict {
                 manager: entry.manager.to_string(),
                 path: path.iter().map(ToString::to_string).collect(),

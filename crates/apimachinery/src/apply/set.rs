@@ -221,6 +221,27 @@ impl<'a> FieldSet<'a> {
         }
         below(self, &mut Vec::new(), see);
     }
+
+    /// The same, at each level its own members before what lies below: the order of upstream's conflicts.
+    pub fn walk_by_level(&self, see: &mut impl FnMut(&[&Element<'a>])) {
+        fn below<'s, 'a>(
+            set: &'s FieldSet<'a>,
+            path: &mut Vec<&'s Element<'a>>,
+            see: &mut impl FnMut(&[&Element<'a>]),
+        ) {
+            for node in set.nodes.iter().filter(|node| node.member) {
+                path.push(&node.element);
+                see(path);
+                path.pop();
+            }
+            for node in &set.nodes {
+                path.push(&node.element);
+                below(&node.below, path, see);
+                path.pop();
+            }
+        }
+        below(self, &mut Vec::new(), see);
+    }
 }
 
 fn compare(a: &Element<'_>, b: &Element<'_>) -> Ordering {

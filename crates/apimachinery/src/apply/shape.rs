@@ -173,8 +173,8 @@ fn keyed<'v>(schema: &'v Schema, item: &'v Value) -> Result<Element<'v>, String>
     for name in &schema.list_map_keys {
         let value = map.get(&**name).or_else(|| {
             let property = schema.items.as_ref()?.properties.get(name)?;
-            // A name that is always encoded counts as such where it was left out.
-            property.default.as_ref()
+            // What is left out is what the published schema says that it is then: often an empty name.
+            property.default.as_ref().or_else(|| property.published.as_ref()?.default.as_ref())
         });
         if let Some(value) = value {
             keys.push((Cow::Borrowed(&**name), Cow::Borrowed(value)));

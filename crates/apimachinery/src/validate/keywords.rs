@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use base64::Engine as _;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Counterparts, at};
 use crate::{
-    field::{FieldError, FieldErrors},
+    field::{FieldError, FieldErrors, FieldPath},
     schema::{Rules, Schema, Type},
     structure::{At, Path, print},
     time,
@@ -74,11 +74,13 @@ pub(super) fn walk(
     {
         return;
     }
-    if !fits(value, schema, path, errors) {
-        return;
-    }
-    if let Some(rules) = &schema.rules {
+    let fits = fits(value, schema, path, errors);
+    // A value of another type is still asked whether it is one of those that are listed, and so on; null is not.
+    if let Some(rules) = schema.rules.as_ref().filter(|_| fits || !value.is_null()) {
         check(value, rules, path, errors);
+    }
+    if !fits {
+        return;
     }
     match value {
         Value::Object(map) => {
@@ -225,39 +227,46 @@ fn check(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut Fie
     combine(value, rules, path, errors);
 }
 
-/// `allOf`, `anyOf`, `oneOf`, `not`
+/// `allOf`, `anyOf`, `oneOf`, `not`. What they say is said of the whole object, with the place in the words. Where no
+/// alternative fits, the first one's faults are told as well.
+///
+/// Source: `k8s.io/kube-openapi/pkg/validation/validate/schema_props.go`.
 fn combine(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut FieldErrors) {
-    let valid = |schema: &Schema| {
+    let faults = |schema: &Arc<Schema>| {
         let mut found = FieldErrors::default();
         walk(value, None, schema, path, &mut found);
-        found.is_empty()
+        found.into_vec()
     };
-    let mut say = |words: String| {
-        errors.push(FieldError::invalid(&at(path), "", format!("{:?} {words}", print(path, ""))));
-    };
-    if !rules.any_of.is_empty() && !rules.any_of.iter().any(|s| valid(s)) {
-        say("must validate at least one schema (anyOf)".to_owned());
+    let say =
+        |words: String| FieldError::invalid(&FieldPath::root(), "", format!("{:?} {words}", print(path, "")));
+    if !rules.any_of.is_empty() {
+        let mut tried: Vec<_> = rules.any_of.iter().map(faults).collect();
+        if tried.iter().all(|found| !found.is_empty()) {
+            errors.push(say("must validate at least one schema (anyOf)".to_owned()));
+            errors.extend(tried.swap_remove(0));
+        }
     }
     if !rules.one_of.is_empty() {
-        match rules.one_of.iter().filter(|s| valid(s)).count() {
+        let mut tried: Vec<_> = rules.one_of.iter().map(faults).collect();
+        match tried.iter().filter(|found| found.is_empty()).count() {
             1 => {}
-            0 => say("must validate one and only one schema (oneOf). Found none valid".to_owned()),
+            0 => {
+                let words = "must validate one and only one schema (oneOf). Found none valid";
+                errors.push(say(words.to_owned()));
+                errors.extend(tried.swap_remove(0));
+            }
             many => {
-                say(format!(
-                    "must validate one and only one schema (oneOf). Found {many} valid alternatives"
-                ));
+                let words = "must validate one and only one schema (oneOf)";
+                errors.push(say(format!("{words}. Found {many} valid alternatives")));
             }
         }
     }
-    if rules.not.as_ref().is_some_and(|s| valid(s)) {
-        say("must not validate the schema (not)".to_owned());
+    if rules.not.as_ref().is_some_and(|schema| faults(schema).is_empty()) {
+        errors.push(say("must not validate the schema (not)".to_owned()));
     }
-    let mut nested = FieldErrors::default();
-    for schema in &rules.all_of {
-        walk(value, None, schema, path, &mut nested);
-    }
+    let nested: Vec<_> = rules.all_of.iter().flat_map(faults).collect();
     if !nested.is_empty() {
-        say("must validate all the schemas (allOf)".to_owned());
-        errors.extend(nested.into_vec());
+        errors.push(say("must validate all the schemas (allOf)".to_owned()));
+        errors.extend(nested);
     }
 }

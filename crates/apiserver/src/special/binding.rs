@@ -25,7 +25,8 @@ pub(crate) async fn bind(
     let media = call.media(Offer::Plain)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut binding = shape::foreign(pods, body, encoding, "v1", "Binding")?;
+    let mut binding =
+        shape::foreign(pods, body, encoding, ("v1", "Binding"), options.validation, &mut call.warnings)?;
     let mut write = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&options));
     write.kind = admit::Kind::of(&pods.resource, "binding");
     if write.attributes.name.is_empty() {
@@ -45,7 +46,8 @@ pub(crate) async fn bind(
                   error: fn(&apimachinery::FieldPath, Value) -> apimachinery::FieldError,
                   value: Value| {
         let path = apimachinery::FieldPath::root().child("target").child(field);
-        Err(ApiError::invalid("", "Binding", &name, &[error(&path, value)]))
+        // Upstream gives the field's error as it is, without a status.
+        Err(ApiError::other(500, "", error(&path, value).to_string()))
     };
     if !matches!(kind, "" | "Node") {
         return refuse(

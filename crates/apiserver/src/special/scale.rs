@@ -136,6 +136,20 @@ fn wanted(served: &Served, scale: &Object) -> Result<i64, ApiError> {
     Ok(replicas)
 }
 
+/// A decoded value as Go prints it, `%v`.
+fn print(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(print).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let fields: Vec<String> =
+                map.iter().map(|(name, value)| format!("{name}:{}", print(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What is wrong with the numbers of replicas in a custom resource that can be scaled.
 ///
 /// Source: `k8s.io/apiextensions-apiserver/pkg/registry/customresource/validator.go`.
@@ -155,9 +169,11 @@ pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldEr
                     Value::String(_) => "string",
                     Value::Bool(_) => "bool",
                     Value::Number(_) => "float64",
-                    _ => return None,
+                    Value::Array(_) => "[]interface {}",
+                    Value::Object(_) => "map[string]interface {}",
+                    Value::Null => return None,
                 };
-                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let shown = print(value);
                 (0, format!("{full} accessor error: {shown} is of the type {kind}, expected int64"))
             }
         };
@@ -196,6 +212,23 @@ fn configuration(
     Ok(config)
 }
 
+/// Who scales is noted without a time; and 0 replicas, which a Scale does not tell from none, belong to nobody.
+///
+/// Source: `k8s.io/apimachinery/pkg/util/managedfields/scalehandler.go`.
+fn note_scaling(new: &mut Object, old: &Object, path: &str) {
+    let count = |object: &Object| at(object, path).and_then(Value::as_i64).unwrap_or_default();
+    let emptied = count(new) == 0 && count(old) != 0;
+    let Some(entries) = new["metadata"].get_mut("managedFields").and_then(Value::as_array_mut) else {
+        return;
+    };
+    entries.retain(|entry| !(emptied && entry["subresource"] == "scale"));
+    for entry in entries.iter_mut().filter(|entry| entry["subresource"] == "scale") {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("time");
+        }
+    }
+}
+
 /// PUT and PATCH
 pub(crate) async fn write(
     inner: &Inner,
@@ -216,7 +249,8 @@ pub(crate) async fn write(
         Some(_) => None,
         None => {
             let encoding = negotiate::body(&call.headers)?;
-            Some(shape::foreign(served, body, encoding, "autoscaling/v1", "Scale")?)
+            let kind = ("autoscaling/v1", "Scale");
+            Some(shape::foreign(served, body, encoding, kind, options.validation, &mut call.warnings)?)
         }
     };
     if let Some(put) = &put
@@ -235,6 +269,7 @@ pub(crate) async fn write(
     let changed = update::change_asking(inner, call, served, &options, asked, |old, entry| {
         if let Some(config) = &config {
             let mut new = tracker.apply(Some(old), config, options.force)?.object;
+            note_scaling(&mut new, old, &paths.spec_replicas);
             if meta::resource_version(&new) == encoding::revision(&entry.value) {
                 new["metadata"]["resourceVersion"] = "".into();
             }
@@ -256,6 +291,7 @@ pub(crate) async fn write(
         let mut new = old.clone();
         set(&mut new, &paths.spec_replicas, wanted(served, &scale)?.into());
         tracker.update(Some(old), &mut new);
+        note_scaling(&mut new, old, &paths.spec_replicas);
         new["metadata"]["resourceVersion"] = meta::resource_version(&scale).into();
         Ok(new)
     })

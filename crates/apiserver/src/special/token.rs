@@ -31,9 +31,10 @@ pub(crate) async fn request(
         return Err(ApiError::internal("this server signs no tokens"));
     };
     let encoding = negotiate::body(&call.headers)?;
-    let mut request = shape::foreign(accounts, body, encoding, "authentication.k8s.io/v1", "TokenRequest")?;
-    let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
+    let kind = ("authentication.k8s.io/v1", "TokenRequest");
+    let mut request = shape::foreign(accounts, body, encoding, kind, options.validation, &mut call.warnings)?;
+    let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let write = admit::Write::new(call, accounts, "CREATE", admit::Options::Write(&options));
     write.mutate(inner, call, &mut request, None).await?;
     write.validate(inner, call, &mut request, None).await?;

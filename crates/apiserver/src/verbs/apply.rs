@@ -75,6 +75,33 @@ pub(crate) fn configuration(
     }
 }
 
+/// Reads what applying `config` has led to as an object of the kind. Values that its types do not take are a 500 for
+/// built-in kinds, as they are upstream.
+fn decode(served: &Served, config: &Object, object: &mut Object) -> Result<(), ApiError> {
+    let Err(error) = shape::apply(&served.resource, object) else { return Ok(()) };
+    let Some((_, why)) =
+        error.message.split_once(" cannot be handled as a ").filter(|_| served.resource.builtin)
+    else {
+        return Err(error);
+    };
+    let why = why.split_once(": ").map_or(why, |(_, why)| why);
+    if why.starts_with("json: cannot unmarshal") {
+        return Err(error);
+    }
+    let kind = format!("{}, Kind={}", place_of(&served.api_version), served.resource.kind);
+    let (namespace, name) = (meta::namespace(config), meta::name(config));
+    let message = format!(
+        "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable to convert unstructured \
+         object to {kind}: {why}"
+    );
+    Err(ApiError::other(500, "", message))
+}
+
+/// `apps/v1`, `/v1`
+fn place_of(api_version: &str) -> String {
+    if api_version.contains('/') { api_version.to_owned() } else { format!("/{api_version}") }
+}
+
 async fn make(
     inner: &Inner,
     call: &mut Call,
@@ -99,7 +126,7 @@ async fn make(
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
     }
-    shape::apply(resource, &mut object)?;
+    decode(served, config, &mut object)?;
     let attributes = access::Attributes { verb: "create".to_owned(), ..call.attributes() };
     inner.authorize(&attributes)?;
     create::insert(inner, call, served, object, options, &name).await
@@ -116,7 +143,7 @@ async fn change(
     update::change(inner, call, served, options, |old, _| {
         let mut new = tracker.apply(Some(old), config, options.force)?.object;
         same_place(served, &new, old)?;
-        shape::apply(&served.resource, &mut new)?;
+        decode(served, config, &mut new)?;
         keep_revision(&mut new, old);
         Ok(new)
     })

@@ -56,9 +56,6 @@ pub(crate) async fn insert(
         return Err(ApiError::forbidden(&resource.group, &resource.plural, name, why));
     }
     place(&mut object, resource, &call.info.namespace)?;
-    if !meta::resource_version(&object).is_empty() {
-        return Err(ApiError::other(500, "", "resourceVersion should not be set on objects to be created"));
-    }
     let name = if wanted.is_empty() { meta::name(&object).to_owned() } else { wanted.to_owned() };
     let mut write = admit::Write::new(call, served, "CREATE", admit::Options::Write(options));
     write.attributes.name.clone_from(&name);
@@ -87,6 +84,7 @@ pub(crate) async fn insert(
             object["metadata"]["name"] = name.into();
         }
         resource.strategy.prepare_create(&mut object, call.now);
+        kinds::drop_disabled(resource, &mut object, None);
         special::note_requester(resource, &mut object, &call.user);
         set_generation(resource, &mut object, None, "");
         let wanted = special::reserves(resource).then(|| object.clone());
@@ -98,6 +96,14 @@ pub(crate) async fn insert(
         }
         if attempt == 0 {
             call.warnings.extend(resource.strategy.warnings(&object, None));
+        }
+        // Storage says so, and what is no number is none to it.
+        if meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0) {
+            return Err(ApiError::other(
+                500,
+                "",
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let steps = special::steps(&reserved);
         let committed = put(inner, call, served, &write, &mut object, steps).await?;
@@ -244,7 +250,9 @@ fn system_fields(object: &mut Object, call: &Call) {
 /// Sets the generation of a new object, or of a changed one from its old state.
 pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<&Object>, subresource: &str) {
     let generation = match (resource.behaviour.generation, old) {
-        (Generation::Untracked | Generation::SpecChanges, None) => {
+        // Nobody counts, and what was sent stands.
+        (Generation::Untracked, None) => return,
+        (Generation::SpecChanges, None) => {
             metadata_mut(new).remove("generation");
             return;
         }
@@ -345,10 +353,5 @@ fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
 
 /// A custom resource's own rules.
 pub(crate) fn custom_errors(resource: &Resource, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-    let mut errors = match old {
-        None => apimachinery::validate::create(new, &resource.schema),
-        Some(old) => apimachinery::validate::update(new, old, &resource.schema),
-    };
-    errors.extend(special::scale::custom_errors(resource, new));
-    errors
+    apimachinery::validate::object(new, old, &resource.schema, special::scale::custom_errors(resource, new))
 }

@@ -34,12 +34,16 @@ impl Sort {
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" if builtin => Ok(Self::Strategic),
             "application/apply-patch+yaml" => Ok(Self::Apply),
-            _ => {
-                let strategic = if builtin { ", application/strategic-merge-patch+json" } else { "" };
-                Err(negotiate::unsupported(&format!(
-                    "application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml"
-                )))
+            // Upstream's router says so before its handlers would.
+            _ if builtin => {
+                let message = "415: Unsupported Media Type";
+                let mut error = ApiError::other(415, "UnsupportedMediaType", message);
+                error.details = Some(serde_json::json!({}));
+                Err(error)
             }
+            _ => Err(negotiate::unsupported(
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )),
         }
     }
 
@@ -117,6 +121,9 @@ async fn changed(
             same_place(served, &new, old)?;
         }
         *warnings.lock() = found;
+        if !served.resource.namespaced {
+            metadata_mut(&mut new).remove("namespace");
+        }
         keep_revision(&mut new, old);
         warnings.lock().extend(owners::without_duplicates(&mut new));
         tracker.update(Some(old), &mut new);

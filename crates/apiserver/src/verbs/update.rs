@@ -80,6 +80,24 @@ pub(super) fn nameless(name: &str) -> ApiError {
     ))
 }
 
+/// The key that upstream stores the object under: its errors name it.
+///
+/// Source: `k8s.io/kubernetes/pkg/kubeapiserver/default_storage_factory_builder.go`.
+fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> String {
+    let kinds = match (&*resource.group, &*resource.plural) {
+        ("", "replicationcontrollers") => "controllers".to_owned(),
+        ("", "endpoints") => "services/endpoints".to_owned(),
+        ("", "nodes") => "minions".to_owned(),
+        ("", "services") => "services/specs".to_owned(),
+        ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+        (group @ ("apiextensions.k8s.io" | "apiregistration.k8s.io"), plural) => format!("{group}/{plural}"),
+        (group, plural) if !resource.builtin => format!("{group}/{plural}"),
+        (_, plural) => plural.to_owned(),
+    };
+    let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+    format!("/registry/{kinds}/{namespace}{name}")
+}
+
 /// What [`change`] or [`create::insert`] did.
 pub(crate) struct Changed {
     /// The new state.
@@ -156,7 +174,7 @@ pub(crate) async fn change_asking(
             let why = format!(
                 "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
                  failed: UID in precondition: {uid}, UID in object meta: {}",
-                entry.key,
+                upstream_key(resource, &namespace, &name),
                 meta::uid(&old)
             );
             return Err(ApiError::conflict(&resource.group, &resource.plural, &name, &why));
@@ -169,6 +187,7 @@ pub(crate) async fn change_asking(
             structure::forget_empty_lists(&mut new, &resource.schema);
         }
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
+        kinds::drop_disabled(resource, &mut new, Some(&old));
         create::set_generation(resource, &mut new, Some(&old), &subresource);
         let reserved = special::reserve(inner, served, &mut new, Some(&old), options.dry_run)?;
         let errors = check_change(resource, &new, &old, &subresource, call.now);
@@ -353,9 +372,9 @@ fn check_change(
     let mut errors = meta::validate_update(new, old);
     errors.extend(create::standard_finalizers(resource, new));
     if resource.builtin {
-        // Most kinds look at the new object first, configuration at what may not change.
+        // Most kinds look at the new object first, some at what may not change.
         let late = resource.group.is_empty() && matches!(&*resource.plural, "configmaps" | "secrets")
-            || &*resource.plural == "ingressclasses";
+            || matches!(&*resource.plural, "ingressclasses" | "daemonsets");
         let own = if subresource.is_empty() { resource.strategy.validate(new) } else { Vec::new() };
         if !late {
             errors.extend(own.iter().cloned());
@@ -365,7 +384,8 @@ fn check_change(
             let pointer = format!("/{}", path.replace('.', "/"));
             let (before, after) = (old.pointer(&pointer), new.pointer(&pointer));
             if before.is_some() && before != after {
-                let value = after.cloned().unwrap_or(Value::Null);
+                let nothing = if before.is_some_and(Value::is_string) { "".into() } else { Value::Null };
+                let value = after.cloned().unwrap_or(nothing);
                 let field = apimachinery::FieldPath::from(*path);
                 errors.push(FieldError::invalid(&field, value, "field is immutable"));
             }

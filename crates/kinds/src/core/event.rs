@@ -1,9 +1,10 @@
 //! Events of both groups: two views of one stored object. The core view is the stored one.
 
-use apimachinery::Object;
+use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::event_rules;
 use crate::{
     cells::{age, name, parse},
     object::{at, number, text},
@@ -87,12 +88,31 @@ fn row(event: &Object, view: &View, now: DateTime<Utc>) -> Vec<Value> {
 }
 
 impl Strategy for CoreEvent {
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        event_rules::check_core(object)
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         Some(row(object, &CORE, now))
     }
 }
 
+/// An event of the newer group in the core form.
+fn core(object: &Object) -> Object {
+    let mut event = object.clone();
+    crate::events::stored(&mut event);
+    event
+}
+
 impl Strategy for GroupEvent {
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        event_rules::check_group(&core(object))
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, _subresource: &str) -> Vec<FieldError> {
+        event_rules::check_group_change(&core(new), &core(old))
+    }
+
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {
         Some(row(object, &GROUP, now))
     }

@@ -4,6 +4,7 @@ mod config;
 mod config_rules;
 mod endpoints;
 mod event;
+mod event_rules;
 mod limits;
 mod limits_rules;
 mod namespace;

@@ -1,6 +1,6 @@
 //! Pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
@@ -60,6 +60,8 @@ impl Strategy for Pod {
             "ephemeralcontainers" => keep_all_but(new, old, |kept, new| {
                 copy(kept, new, "spec.ephemeralContainers");
             }),
+            // Another number of containers is for the validation to refuse.
+            "resize" if count_of_containers(new) != count_of_containers(old) => {}
             "resize" => keep_all_but(new, old, |kept, new| {
                 copy(kept, new, "spec.resources");
                 for group in ["containers", "initContainers"] {
@@ -153,16 +155,21 @@ fn keep_all_but(new: &mut Object, old: &Object, change: impl FnOnce(&mut Value, 
     *new = kept;
 }
 
-/// Resources and resize policy of the containers that both have, by name.
+fn count_of_containers(pod: &Value) -> [usize; 2] {
+    ["spec.containers", "spec.initContainers"].map(|group| list(pod, group).len())
+}
+
+/// Resources and resize policies; the containers as they were sent where they have other names, which is refused later.
 fn copy_resources(kept: &mut Value, new: &Value, group: &str) {
     let path = format!("spec.{group}");
-    let wanted: BTreeMap<&str, &Value> =
-        list(new, &path).iter().rev().map(|container| (text(container, "name"), container)).collect();
-    for container in crate::object::items_mut(kept, &path) {
-        if let Some(found) = wanted.get(text(container, "name")) {
-            copy(container, found, "resources");
-            copy(container, found, "resizePolicy");
-        }
+    let wanted = list(new, &path);
+    if !wanted.iter().zip(list(kept, &path)).all(|(new, old)| new["name"] == old["name"]) {
+        set(kept, &path, wanted);
+        return;
+    }
+    for (container, found) in crate::object::items_mut(kept, &path).zip(wanted) {
+        copy(container, found, "resources");
+        copy(container, found, "resizePolicy");
     }
 }
 

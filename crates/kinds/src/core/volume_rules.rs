@@ -111,9 +111,11 @@ pub fn check_claim_update(new: &Value, old: &Value) -> Vec<FieldError> {
             checks.forbidden(&path("spec"), detail);
         }
         let size = |object: &Value, place: &str| quantity(at(object, place));
-        if let (Some(new_size), Some(old_size)) = (size(new, storage), size(old, storage))
-            && new_size < old_size
-            && size(old, "status.capacity.storage").is_none_or(|capacity| new_size <= capacity)
+        // An absent amount is none at all.
+        let (new_size, old_size) = (size(new, storage), size(old, storage));
+        let capacity = size(old, "status.capacity.storage").unwrap_or_default();
+        if old_size.is_some_and(|old_size| new_size.unwrap_or_default() < old_size)
+            && new_size.unwrap_or_default() <= capacity
         {
             let path = path("spec").child("resources").child("requests").child("storage");
             checks.forbidden(&path, "field can not be less than status.capacity");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::scheduling::check_tolerations;
 use crate::{
-    checks::{Checks, path, quantity},
+    checks::{Checks, path},
     object::{at, entries, has, list, number, remove, same, set, text},
 };
 
@@ -187,33 +187,76 @@ pub fn check_ephemeral_update(checks: &mut Checks, new: &Value, old: &Value) {
 }
 
 /// A change through `/resize`: only cpu and memory of containers, and never the quality of service.
+///
+/// Source: `ValidatePodResize` in `k8s.io/kubernetes/pkg/apis/core/validation`.
 pub fn check_resize(checks: &mut Checks, new: &Value, old: &Value) {
     let spec = path("spec");
+    let class = match text(old, "status.qosClass") {
+        "" => super::quality_of_service(at(old, "spec")),
+        class => class,
+    };
+    if super::quality_of_service(at(new, "spec")) != class {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        checks.invalid(&spec, text(new, "status.qosClass"), detail);
+    }
+    let before = checks.errors.len();
     for group in ["containers", "initContainers"] {
+        check_same_containers(checks, new, old, group);
+    }
+    if checks.errors.len() > before {
+        return;
+    }
+    for group in ["initContainers", "containers"] {
         let field = format!("spec.{group}");
         for (index, (new, old)) in list(new, &field).iter().zip(list(old, &field)).enumerate() {
             let path = spec.child(group).index(index).child("resources");
             for kind in ["requests", "limits"] {
-                let amount = |container: &Value, name: &str| {
-                    quantity(&at(container, &format!("resources.{kind}"))[name])
-                };
-                for (name, _) in entries(old, &format!("resources.{kind}")) {
-                    if matches!(name.as_str(), "cpu" | "memory") && amount(new, name).is_none() {
-                        checks.forbidden(&path.child(kind), &format!("resource {kind} cannot be removed"));
-                    }
-                }
-                let changed = entries(new, &format!("resources.{kind}")).any(|(name, _)| {
-                    !matches!(name.as_str(), "cpu" | "memory") && amount(new, name) != amount(old, name)
-                });
-                if changed {
-                    checks.forbidden(&spec, "only cpu and memory resources are mutable");
+                let field = format!("resources.{kind}");
+                if entries(old, &field).any(|(name, _)| at(new, &field).get(name).is_none()) {
+                    checks.forbidden(&path.child(kind), &format!("resource {kind} cannot be removed"));
                 }
             }
         }
     }
-    let class = |pod: &Value| super::quality_of_service(at(pod, "spec"));
-    if class(new) != class(old) {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        checks.invalid(&path("metadata").child("name"), text(new, "metadata.name"), detail);
+    for group in ["containers", "initContainers"] {
+        let field = format!("spec.{group}");
+        for (index, (new, old)) in list(new, &field).iter().zip(list(old, &field)).enumerate() {
+            if same(&without_cpu_and_memory(new), &without_cpu_and_memory(old)) {
+                continue;
+            }
+            if group == "containers" {
+                checks.forbidden(&spec, "only cpu and memory resources are mutable");
+            } else {
+                let detail = "only cpu and memory resources for init or sidecar containers are mutable";
+                checks.forbidden(&spec.child(group).index(index), detail);
+            }
+        }
     }
+}
+
+fn check_same_containers(checks: &mut Checks, new: &Value, old: &Value, group: &str) {
+    let path = path("spec").child(group);
+    let field = format!("spec.{group}");
+    let (new, old) = (list(new, &field), list(old, &field));
+    if new.len() != old.len() {
+        return checks.forbidden(&path, &format!("{group} may not be added or removed on resize"));
+    }
+    for (index, (new, old)) in new.iter().zip(old).enumerate() {
+        if text(new, "name") != text(old, "name") {
+            let detail = format!("{group} may not be renamed or reordered on resize");
+            checks.forbidden(&path.index(index).child("name"), &detail);
+        }
+    }
+}
+
+/// The container but for what may be resized.
+fn without_cpu_and_memory(container: &Value) -> Value {
+    let mut rest = container.clone();
+    for kind in ["requests", "limits"] {
+        let amounts = crate::object::at_mut(&mut rest, &format!("resources.{kind}"));
+        if let Some(amounts) = amounts.and_then(Value::as_object_mut) {
+            amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+        }
+    }
+    rest
 }

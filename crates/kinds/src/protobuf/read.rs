@@ -15,9 +15,16 @@ const DEPTH: usize = 64;
 
 /// The envelope's content: `apiVersion`, `kind` and the object's JSON form. An error is a text for a 400.
 pub fn decode(body: &[u8]) -> Result<Value, String> {
-    let envelope = body.strip_prefix(MAGIC).ok_or_else(|| {
-        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned()
-    })?;
+    let envelope = match body.strip_prefix(MAGIC) {
+        Some([]) => return Err("empty body".to_owned()),
+        Some(envelope) => envelope,
+        None if body.is_empty() => return Err("empty data".to_owned()),
+        None => {
+            let why =
+                "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+            return Err(why.to_owned());
+        }
+    };
     let fields = message(envelope)?;
     let meta = last(&fields, 1).map(Wire::bytes).transpose()?.map(message).transpose()?.unwrap_or_default();
     let text = |tag| last(&meta, tag).map(Wire::text).transpose().map(Option::unwrap_or_default);
