@@ -16,7 +16,7 @@ deps: ## Install what building and testing need (Debian; as root)
 
 build: deps ## Build the program: target/release/plim
 	$(CARGO) build --release --package plim
-	@mkdir -p target/release && { [ "$(CARGO_TARGET_DIR)/release/plim" -ef target/release/plim ] || cp "$(CARGO_TARGET_DIR)/release/plim" target/release/plim; }
+	@mkdir -p target/release && { [ "$(CARGO_TARGET_DIR)/release/plim" -ef target/release/plim ] || cmp -s "$(CARGO_TARGET_DIR)/release/plim" target/release/plim || cp --remove-destination "$(CARGO_TARGET_DIR)/release/plim" target/release/plim; }
 
 demo: build ## Run a shop of seven services on a cluster here, place an order, show what it costs
 	@scripts/demo
