@@ -15,7 +15,7 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::trust::{Bundle, Unverified};
+use super::trust::{Bundle, Trust};
 
 /// So many configurations are kept; a cluster has a handful of bundles.
 const MOST: usize = 32;
@@ -69,11 +69,11 @@ impl Configs {
 }
 
 fn make(wanted: &Wanted) -> Result<ClientConfig> {
-    let config = ClientConfig::builder().dangerous();
-    let config = match &wanted.bundle {
-        Some(bundle) => config.with_custom_certificate_verifier(Arc::new(Bundle::new(bundle)?)),
-        None => config.with_custom_certificate_verifier(Arc::new(Unverified)),
+    let trust = match &wanted.bundle {
+        Some(bundle) => Trust::Bundle(Bundle::new(bundle)?),
+        None => Trust::Anybody,
     };
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(trust));
     let mut config = match &wanted.identity {
         Some(identity) => {
             let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());

@@ -25,7 +25,16 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 static MACHINE: LazyLock<Vec<CertificateDer<'static>>> =
     LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
 
-/// Believes what a bundle's authorities have issued, and the bundle's own certificates.
+/// Whom a connection believes.
+#[derive(Debug)]
+pub enum Trust {
+    /// Anybody: `https:` targets of the pod and service proxy have certificates of their own, as upstream treats them.
+    Anybody,
+    /// What a bundle's authorities have issued, and the bundle's own certificates.
+    Bundle(Bundle),
+}
+
+/// The certificates of a `caBundle`.
 #[derive(Debug)]
 pub struct Bundle {
     certificates: Vec<CertificateDer<'static>>,
@@ -52,8 +61,8 @@ impl Bundle {
     }
 }
 
-impl ServerCertVerifier for Bundle {
-    fn verify_server_cert(
+impl Bundle {
+    fn verify(
         &self,
         shown: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -69,70 +78,25 @@ impl ServerCertVerifier for Bundle {
         verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
         Ok(ServerCertVerified::assertion())
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.issued.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.issued.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.issued.supported_verify_schemes()
-    }
 }
-
-/// Whether a certificate is valid now, and may be a server's: it says so, says any purpose, or says nothing.
-fn serves_now(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-        return Err(CertificateError::BadEncoding);
-    };
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < certificate.validity().not_before.timestamp() {
-        return Err(CertificateError::NotValidYet);
-    }
-    if now > certificate.validity().not_after.timestamp() {
-        return Err(CertificateError::Expired);
-    }
-    match certificate.extended_key_usage() {
-        Ok(Some(usage)) if !usage.value.any && !usage.value.server_auth => {
-            Err(CertificateError::InvalidPurpose)
-        }
-        Ok(_) => Ok(()),
-        Err(_) => Err(CertificateError::BadEncoding),
-    }
-}
-
-/// Accepts any certificate: `https:` targets of the pod and service proxy have certificates of their own, as upstream
-/// treats them.
-#[derive(Debug)]
-pub struct Unverified;
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     rustls::crypto::ring::default_provider().signature_verification_algorithms
 }
 
-impl ServerCertVerifier for Unverified {
+impl ServerCertVerifier for Trust {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
+        shown: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        match self {
+            Self::Anybody => Ok(ServerCertVerified::assertion()),
+            Self::Bundle(bundle) => bundle.verify(shown, intermediates, name, ocsp, now),
+        }
     }
 
     fn verify_tls12_signature(
@@ -155,5 +119,26 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         algorithms().supported_schemes()
+    }
+}
+
+/// Whether a certificate is valid now, and may be a server's: it says so, says any purpose, or says nothing.
+fn serves_now(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return Err(CertificateError::BadEncoding);
+    };
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < certificate.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now > certificate.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired);
+    }
+    match certificate.extended_key_usage() {
+        Ok(Some(usage)) if !usage.value.any && !usage.value.server_auth => {
+            Err(CertificateError::InvalidPurpose)
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(CertificateError::BadEncoding),
     }
 }
