@@ -239,12 +239,16 @@ fn combine(value: &Value, rules: &Rules, path: Option<&Path<'_>>, errors: &mut F
     };
     let say =
         |words: String| FieldError::invalid(&FieldPath::root(), "", format!("{:?} {words}", print(path, "")));
-    if !rules.any_of.is_empty() {
-        let mut tried: Vec<_> = rules.any_of.iter().map(faults).collect();
-        if tried.iter().all(|found| !found.is_empty()) {
-            errors.push(say("must validate at least one schema (anyOf)".to_owned()));
-            errors.extend(tried.swap_remove(0));
-        }
+    let mut first = None;
+    let mut fits = |schema| {
+        let found = faults(schema);
+        let fits = found.is_empty();
+        first.get_or_insert(found);
+        fits
+    };
+    if !rules.any_of.is_empty() && !rules.any_of.iter().any(&mut fits) {
+        errors.push(say("must validate at least one schema (anyOf)".to_owned()));
+        errors.extend(first.into_iter().flatten());
     }
     if !rules.one_of.is_empty() {
         let mut tried: Vec<_> = rules.one_of.iter().map(faults).collect();
