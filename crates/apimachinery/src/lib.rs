@@ -14,6 +14,7 @@ pub mod decode;
 pub mod defaults;
 pub mod duration;
 pub mod field;
+pub mod go;
 pub mod intstr;
 mod json_syntax;
 pub mod meta;

@@ -10,7 +10,10 @@ use super::{
     element::Element,
     shape::{Atom, ListOf, MapOf, Place, Scalar, TypeErrors},
 };
-use crate::schema::{ListType, Schema};
+use crate::{
+    go,
+    schema::{ListType, Schema},
+};
 
 /// The most errors that one configuration is told.
 const MOST: usize = 100;
@@ -45,7 +48,7 @@ fn fields<'v>(value: &'v Value, of: MapOf<'v>, path: &mut Vec<Element<'v>>, erro
     let map = match value {
         Value::Null => return,
         Value::Object(map) => map,
-        other => return errors.push(print(path), format!("expected map, got &{{{}}}", go(other))),
+        other => return errors.push(print(path), format!("expected map, got &{{{}}}", go::print(other))),
     };
     for (name, child) in map {
         path.push(Element::field(name));
@@ -61,7 +64,7 @@ fn items<'v>(value: &'v Value, of: ListOf<'v>, path: &mut Vec<Element<'v>>, erro
     let list = match value {
         Value::Null => return,
         Value::Array(list) => list,
-        other => return errors.push(print(path), format!("expected list, got &{{{}}}", go(other))),
+        other => return errors.push(print(path), format!("expected list, got &{{{}}}", go::print(other))),
     };
     let mut seen = BTreeSet::new();
     for (index, item) in list.iter().enumerate() {
@@ -86,39 +89,6 @@ fn print(path: &[Element<'_>]) -> String {
     path.iter().map(ToString::to_string).collect()
 }
 
-/// A value as Go's `%v` prints it.
-fn go(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "<nil>".to_owned(),
-        Value::Array(list) => format!("[{}]", list.iter().map(go).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            format!(
-                "map[{}]",
-                map.iter().map(|(k, v)| format!("{k}:{}", go(v))).collect::<Vec<_>>().join(" ")
-            )
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A decoded value as a Go program would have it, `%#v`.
-fn go_syntax(value: &Value) -> String {
-    let joined = |parts: Vec<String>| parts.join(", ");
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::String(text) => crate::field::quoted(text),
-        Value::Array(items) => {
-            format!("[]interface {{}}{{{}}}", joined(items.iter().map(go_syntax).collect()))
-        }
-        Value::Object(map) => {
-            let fields = map.iter().map(|(k, v)| format!("{}:{}", crate::field::quoted(k), go_syntax(v)));
-            format!("map[string]interface {{}}{{{}}}", joined(fields.collect()))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// The Go type of a decoded value.
 fn go_type(value: &Value) -> &'static str {
     match value {
@@ -141,9 +111,9 @@ fn scalar(value: &Value, kind: Scalar) -> Option<String> {
         | (Scalar::Any, Value::Number(_) | Value::String(_) | Value::Bool(_)) => None,
         (Scalar::Numeric, other) => Some(format!("expected numeric (int or float), got {}", go_type(other))),
         (Scalar::Text, other) => {
-            Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go_syntax(other)))
+            Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", go::syntax(other)))
         }
-        (Scalar::Boolean, other) => Some(format!("expected boolean, got &{{{}}}", go(other))),
-        (Scalar::Any, other) => Some(format!("expected any scalar, got &{{{}}}", go(other))),
+        (Scalar::Boolean, other) => Some(format!("expected boolean, got &{{{}}}", go::print(other))),
+        (Scalar::Any, other) => Some(format!("expected any scalar, got &{{{}}}", go::print(other))),
     }
 }

@@ -1,6 +1,6 @@
 //! `scale`: the replicas of any resource, as `autoscaling/v1 Scale`.
 
-use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, selector::LabelSelector, structure};
+use apimachinery::{ApiError, FieldError, FieldPath, Object, go, meta, selector::LabelSelector, structure};
 use bytes::Bytes;
 use kinds::{Resource, ScalePaths};
 use serde_json::{Value, json};
@@ -136,20 +136,6 @@ fn wanted(served: &Served, scale: &Object) -> Result<i64, ApiError> {
     Ok(replicas)
 }
 
-/// A decoded value as Go prints it, `%v`.
-fn print(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(print).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let fields: Vec<String> =
-                map.iter().map(|(name, value)| format!("{name}:{}", print(value))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// What is wrong with the numbers of replicas in a custom resource that can be scaled.
 ///
 /// Source: `k8s.io/apiextensions-apiserver/pkg/registry/customresource/validator.go`.
@@ -173,7 +159,7 @@ pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldEr
                     Value::Object(_) => "map[string]interface {}",
                     Value::Null => return None,
                 };
-                let shown = print(value);
+                let shown = go::print(value);
                 (0, format!("{full} accessor error: {shown} is of the type {kind}, expected int64"))
             }
         };
