@@ -107,7 +107,8 @@ pub fn body(
     if served.resource.builtin && encoding == Encoding::Json && found.len() > 1 {
         found = decode::in_order(bytes, found);
     }
-    strict(&served.resource, validation, found.into_iter(), warnings)?;
+    let resource = &served.resource;
+    strict(validation, found.into_iter(), warnings, |why| unfit(&resource.version, &resource.kind, &why))?;
     Ok(value)
 }
 
@@ -128,14 +129,10 @@ pub fn foreign(
     let version = api_version.rsplit('/').next().unwrap_or(api_version);
     let mut found = duplicates;
     if let Some(schema) = foreign_schema(api_version, kind) {
-        structure::check(&value, &schema).map_err(|why| {
-            ApiError::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
-            ))
-        })?;
+        structure::check(&value, &schema).map_err(|why| unfit(version, kind, &why))?;
         found.extend(structure::prune(&mut value, &schema));
     }
-    strict_as((version, kind), validation, found.into_iter(), warnings)?;
+    strict(validation, found.into_iter(), warnings, |why| unfit(version, kind, &why))?;
     Ok(value)
 }
 
@@ -152,21 +149,17 @@ fn foreign_schema(api_version: &'static str, kind: &'static str) -> Option<Arc<S
     made.entry((api_version, kind)).or_insert_with(|| kinds::schema_of(api_version, kind)).clone()
 }
 
-/// Refuses, tells or ignores what was dropped.
-pub fn strict(
-    resource: &Resource,
-    validation: FieldValidation,
-    found: impl Iterator<Item = String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    strict_as((&resource.version, &resource.kind), validation, found, warnings)
+/// A body that is none of its kind.
+fn unfit(version: &str, kind: &str, why: &str) -> ApiError {
+    ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
 }
 
-fn strict_as(
-    (version, kind): (&str, &str),
+/// Ignores what was dropped, tells it, or refuses it with the error that `refuse` makes of the reason.
+pub fn strict(
     validation: FieldValidation,
     found: impl Iterator<Item = String>,
     warnings: &mut Vec<String>,
+    refuse: impl FnOnce(String) -> ApiError,
 ) -> Result<(), ApiError> {
     match validation {
         FieldValidation::Ignore => Ok(()),
@@ -179,10 +172,7 @@ fn strict_as(
             if list.is_empty() {
                 return Ok(());
             }
-            Err(ApiError::bad_request(format!(
-                "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
-                list.join(", "),
-            )))
+            Err(refuse(format!("strict decoding error: {}", list.join(", "))))
         }
     }
 }

@@ -11,8 +11,7 @@ use crate::{
     catalogue::Served,
     fields,
     negotiate::{self, Offer},
-    options::{self, FieldValidation},
-    owners, respond,
+    options, owners, respond,
     server::{Call, Inner},
     shape,
 };
@@ -115,7 +114,10 @@ async fn changed(
         let unknown = shape::apply(&served.resource, &mut new).map_err(|error| not_decodable(&error))?;
         let mut found = Vec::new();
         let all = duplicates(sort, body).into_iter().chain(unknown);
-        strict_patch(options.validation, &new, all, &mut found)?;
+        shape::strict(options.validation, all, &mut found, |why| {
+            let path = FieldPath::root().child("patch");
+            ApiError::invalid("", "", "", &[FieldError::invalid(&path, new.to_string(), why)])
+        })?;
         if served.resource.builtin {
             same_kind(sort, &mut new, old)?;
             same_place(served, &new, old)?;
@@ -197,28 +199,4 @@ fn not_decodable(error: &ApiError) -> ApiError {
     let why = error.message.split_once(": ").map_or(error.message.as_str(), |(_, why)| why);
     let path = FieldPath::root().child("patch");
     ApiError::invalid("", "", "", &[FieldError::invalid(&path, "", why)])
-}
-
-fn strict_patch(
-    validation: FieldValidation,
-    object: &Object,
-    found: impl Iterator<Item = String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    match validation {
-        FieldValidation::Ignore => Ok(()),
-        FieldValidation::Warn => {
-            warnings.extend(found);
-            Ok(())
-        }
-        FieldValidation::Strict => {
-            let list: Vec<String> = found.collect();
-            if list.is_empty() {
-                return Ok(());
-            }
-            let path = FieldPath::root().child("patch");
-            let why = format!("strict decoding error: {}", list.join(", "));
-            Err(ApiError::invalid("", "", "", &[FieldError::invalid(&path, object.to_string(), why)]))
-        }
-    }
 }
