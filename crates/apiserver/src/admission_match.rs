@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use apimachinery::{ApiError, Object, selector::LabelSelector};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
@@ -19,7 +20,12 @@ pub(crate) struct Subject<'a> {
     pub write: &'a Write<'a>,
     namespace: OnceLock<Option<Arc<Object>>>,
     equivalents: OnceLock<Vec<Target>>,
+    /// What conversion webhooks have made of objects of the write: several rules may name one version.
+    conversions: Mutex<Vec<(Object, Object)>>,
 }
+
+/// So many conversions are remembered: object and old object in a few versions.
+const CONVERSIONS: usize = 8;
 
 /// The resource that a rule has matched: the requested one, or another version of it.
 #[derive(Clone)]
@@ -35,7 +41,32 @@ pub(crate) struct Target {
 
 impl<'a> Subject<'a> {
     pub fn new(inner: &'a Inner, write: &'a Write<'a>) -> Self {
-        Self { inner, write, namespace: OnceLock::new(), equivalents: OnceLock::new() }
+        Self {
+            inner,
+            write,
+            namespace: OnceLock::new(),
+            equivalents: OnceLock::new(),
+            conversions: Mutex::default(),
+        }
+    }
+
+    /// What the resource's conversion webhook makes of an object for `to`; `None`: there is no such webhook. It is asked
+    /// once for the same object.
+    ///
+    /// # Errors
+    /// The webhook failed.
+    pub async fn converted(&self, to: &Served, object: &Object) -> Result<Option<Object>, ApiError> {
+        let is = |(from, made): &&(Object, Object)| made["apiVersion"] == *to.api_version && from == object;
+        if let Some((_, made)) = self.conversions.lock().iter().find(is) {
+            return Ok(Some(made.clone()));
+        }
+        let made = self.inner.converted(to, object).await?;
+        if let Some(made) = &made {
+            let mut known = self.conversions.lock();
+            known.truncate(CONVERSIONS - 1);
+            known.insert(0, (object.clone(), made.clone()));
+        }
+        Ok(made)
     }
 
     /// The Namespace that the request names, as it is stored. `None`: there is none, or none is named.

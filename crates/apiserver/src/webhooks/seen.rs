@@ -77,7 +77,7 @@ async fn view<'o>(
 /// The object in another version of its resource.
 async fn convert(subject: &Subject<'_>, object: &Object, to: &Served) -> Result<Object, ApiError> {
     let from = object["apiVersion"].as_str().unwrap_or_default();
-    if let Some(made) = subject.inner.converted(to, object).await? {
+    if let Some(made) = subject.converted(to, object).await? {
         return Ok(made);
     }
     let (group, version) = from.split_once('/').unwrap_or(("", from));

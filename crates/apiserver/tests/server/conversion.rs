@@ -400,11 +400,15 @@ async fn policies_of_another_version_see_and_change_the_converted_object() {
     make("Mutating", json!({"reinvocationPolicy": "Never", "mutations": [mutation]}), json!({})).await;
     let validation = json!({"expression": "object.hostPort != 'localhost:180'"});
     make("Validating", json!({"validations": [validation]}), json!({"validationActions": ["Deny"]})).await;
+    webhook.asked();
 
     let made =
         cluster.create(&path("v2"), &host("v2", "one", json!({"host": "localhost", "port": "2"}))).await;
     let made = made.ok();
     assert_eq!((&made["apiVersion"], &made["port"]), (&json!("stable.example.com/v2"), &json!("280")));
+    // To v1 for the first policy and back from it; to v1 for its second turn, for the second policy and for the store, and
+    // back for the answer. That the first policy has a condition and a mutation to evaluate costs no call more.
+    assert_eq!(webhook.asked(), (6, 6));
     let refused =
         cluster.create(&path("v2"), &host("v2", "two", json!({"host": "localhost", "port": "1"}))).await;
     let (_, message) = refused.refused();
