@@ -222,15 +222,6 @@ impl Worker {
             None => self.base.clone(),
         });
         let (old, new) = (spec::spec(&self.pod), spec::spec(&pod));
-        for part in spec::parts(&new) {
-            let name = &part.container.name;
-            let before = spec::part(&old, name).map(|p| p.container.image.clone());
-            if before.is_some_and(|image| image != part.container.image)
-                && let Some(seen) = self.seen.containers.get_mut(name)
-            {
-                seen.image = None;
-            }
-        }
         let names_changed = objects::names(&self.pod) != objects::names(&pod);
         let tell =
             |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone(), p.metadata.generation);

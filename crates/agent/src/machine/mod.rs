@@ -21,7 +21,7 @@ mod stop;
 mod tests;
 
 pub use backoff::Policy;
-pub use observed::{Happening, Instance, Life, Observed, Seen, StopReason, Verdict};
+pub use observed::{Happening, Image, Instance, Life, Observed, Seen, StopReason, Verdict};
 pub use probe::ProbeKind;
 
 use crate::spec;

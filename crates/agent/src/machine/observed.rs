@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{ContainerUser, Pod, ResourceRequirements},
+    api::core::v1::{Container, ContainerUser, Pod, ResourceRequirements},
     jiff::{SignedDuration, Timestamp},
 };
 
@@ -186,6 +186,15 @@ pub struct Stop {
     pub told: Option<Timestamp>,
 }
 
+/// An image that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// How the container asked for it.
+    pub asked: String,
+    /// What the runtime calls it.
+    pub id: String,
+}
+
 /// What is known about one container of the spec.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
@@ -197,8 +206,8 @@ pub struct Seen {
     pub busy: bool,
     /// The image is being looked for or pulled.
     pub pulling: bool,
-    /// What the runtime calls the image, once it is there for the next start.
-    pub image: Option<String>,
+    /// The image that is there for the next start.
+    pub image: Option<Image>,
     /// Why the last attempt to get it running failed.
     pub failure: Option<Failure>,
     /// Attempts that failed in a row.
@@ -209,8 +218,8 @@ pub struct Seen {
     pub post_start: Hook,
     /// Its end, once decided on.
     pub stop: Option<Stop>,
-    /// The current instance was ended to be started again, whatever its exit code says.
-    pub again: bool,
+    /// Why the current instance was ended to be started again, whatever its exit code says.
+    pub again: Option<StopReason>,
     /// Its resources are being changed.
     pub resizing: bool,
     /// Why changing them failed last.
@@ -248,9 +257,15 @@ impl Seen {
         self.current.as_ref().is_some_and(Instance::running)
     }
 
-    /// Whether something of it is alive or about to be.
+    /// Whether something of it is alive or about to be. An image on its way is nothing that has to end.
     pub fn alive(&self) -> bool {
-        self.busy || self.current.as_ref().is_some_and(|i| i.exit_code().is_none())
+        (self.busy && !self.pulling) || self.current.as_ref().is_some_and(|i| i.exit_code().is_none())
+    }
+
+    /// What the runtime calls the image that `container` asks for, if it is there for the next start.
+    pub fn image(&self, container: &Container) -> Option<&str> {
+        let asked = container.image.as_deref().unwrap_or_default();
+        self.image.as_ref().filter(|image| image.asked == asked).map(|image| image.id.as_str())
     }
 
     /// The number the next instance gets.
@@ -261,7 +276,7 @@ impl Seen {
     fn forget_instance(&mut self) {
         self.post_start = Hook::Waiting;
         self.stop = None;
-        self.again = false;
+        self.again = None;
         (self.resizing, self.resize_failure) = (false, None);
         self.resize_backoff.reset();
         (self.startup, self.liveness, self.readiness) = Default::default();
@@ -333,8 +348,8 @@ pub enum Happening {
     SandboxDied(String),
     /// The sandbox is stopped.
     SandboxStopped,
-    /// An image is there (the runtime's name of it), or (reason, message) why not.
-    Image(String, Result<String, (String, String)>),
+    /// A container's image is there, or (reason, message) why not.
+    Image(String, Result<Image, (String, String)>),
     /// A container runs (or has already ended), or (reason, message) why not.
     Started(String, Result<Box<Instance>, (String, String)>),
     /// The runtime's view of an instance.
@@ -466,9 +481,14 @@ impl Observed {
                 }
             }),
             Happening::Started(name, Ok(instance)) => {
+                let spec = spec::spec(pod);
+                // such an image is asked for at every start
+                let once = spec::part(&spec, &name)
+                    .is_some_and(|p| p.container.image_pull_policy.as_deref() == Some("Always"));
                 self.touch(&name, |seen| {
                     (seen.busy, seen.failure) = (false, None);
                     seen.failures.reset();
+                    seen.image.take_if(|_| once);
                 });
                 self.instance(pod, &name, *instance);
             }
@@ -538,13 +558,7 @@ impl Observed {
 
     /// Takes the runtime's view of an instance, never a step backwards.
     fn instance(&mut self, pod: &Pod, name: &str, instance: Instance) {
-        let spec = spec::spec(pod);
-        // the image is looked for again where the policy says so, and where another one is now asked for
-        let stale = spec::part(&spec, name).is_none_or(|p| {
-            p.container.image_pull_policy.as_deref() == Some("Always")
-                || spec::container_hash(&p.container) != instance.hash
-        });
-        let not_never = spec::restart_policy(&spec) != "Never";
+        let not_never = spec::restart_policy(&spec::spec(pod)) != "Never";
         self.touch(name, |seen| {
             match &mut seen.current {
                 Some(current) if current.id == instance.id => {
@@ -567,14 +581,15 @@ impl Observed {
                 }
             }
             if seen.current.as_ref().is_some_and(|i| i.exit_code().is_some()) {
-                seen.again = seen.stop.as_ref().is_some_and(|s| match s.reason {
+                let reason = seen.stop.take().map(|stop| stop.reason);
+                seen.again = reason.filter(|reason| match reason {
                     StopReason::Changed | StopReason::Resized => true,
                     StopReason::Probe(_) | StopReason::PostStart => not_never,
                     StopReason::PodEnds | StopReason::SandboxDied => false,
                 });
-                seen.stop = None;
-                if stale {
-                    seen.image = None;
+                if seen.again == Some(StopReason::Changed) {
+                    // another program: what the one before it did counts for nothing
+                    seen.crashes.reset();
                 }
             }
         });

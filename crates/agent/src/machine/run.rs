@@ -41,7 +41,7 @@ pub(super) fn started(part: &Part<'_>, seen: &Seen) -> bool {
 
 /// Whether a container that ended with `code` is started again: by its policy, or because it was ended for that.
 pub(super) fn again(spec: &PodSpec, part: &Part<'_>, state: &Seen, code: i32) -> bool {
-    (state.again && part.role != Role::Ephemeral) || spec::restarts(spec, part, code)
+    (state.again.is_some() && part.role != Role::Ephemeral) || spec::restarts(spec, part, code)
 }
 
 /// Whether the pod has run its course: every main container has ended for good, or an init container has failed for good.
@@ -168,12 +168,12 @@ fn start(
     if !due(state.failure.as_ref().map(|f| f.retry_at), now, out) || !seen.may_start {
         return;
     }
-    match &state.image {
+    match state.image(&part.container) {
         None => out.actions.push(Action::EnsureImage { container: name.clone() }),
         Some(image) if ready => out.actions.push(Action::Start {
             container: name.clone(),
             attempt: state.next_attempt(),
-            image: image.clone(),
+            image: image.to_owned(),
         }),
         Some(_) => {}
     }
@@ -192,8 +192,14 @@ fn attend(pod: &Pod, part: &Part<'_>, state: &Seen, seen: &Observed, now: Timest
         return;
     }
     if part.role != Role::Ephemeral && instance.hash != spec::container_hash(&part.container) {
-        stop::end(part, seen, now, (grace, now, StopReason::Changed), true, out);
-        return;
+        // it works on until the new image is there, or is known not to come
+        if state.image(&part.container).is_some() || state.failure.is_some() {
+            stop::end(part, seen, now, (grace, now, StopReason::Changed), true, out);
+            return;
+        }
+        if !state.busy {
+            out.actions.push(Action::EnsureImage { container: name.clone() });
+        }
     }
     if resize::plan(part, state, seen, grace, now, out) {
         return;

@@ -13,7 +13,7 @@ use super::{
     Intent,
     backoff::{Policy, go_duration},
     conditions,
-    observed::{Hook, Instance, Life, Observed, Seen, Verdict},
+    observed::{Hook, Instance, Life, Observed, Seen, StopReason, Verdict},
     run,
 };
 use crate::{
@@ -205,6 +205,12 @@ fn container(
     let empty = Seen::default();
     let state = seen.seen(name).unwrap_or(&empty);
     let old = old_status(pod, part);
+    if !ending
+        && being_replaced(part, state, now)
+        && let Some(old) = old
+    {
+        return old;
+    }
     let mut status = ContainerStatus {
         name: name.clone(),
         image: part.container.image.clone().unwrap_or_default(),
@@ -277,6 +283,15 @@ fn container(
     status.state = Some(now_state);
     status.last_state = Some(last_state.unwrap_or_default());
     status
+}
+
+/// Whether the node ended a container to put another in its place, which starts at once: the moment between the two is
+/// not told, as the kubelet does not tell it either.
+fn being_replaced(part: &Part<'_>, state: &Seen, now: Timestamp) -> bool {
+    matches!(state.again, Some(StopReason::Changed | StopReason::Resized))
+        && state.image(&part.container).is_some()
+        && state.failure.is_none()
+        && (state.busy || run::restart_at(state).is_some_and(|at| at <= now))
 }
 
 fn old_status(pod: &Pod, part: &Part<'_>) -> Option<ContainerStatus> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Action, Happening, Observed, Policy, Step,
-    observed::{Instance, Life, SandboxState, Volumes},
+    observed::{Image, Instance, Life, SandboxState, Volumes},
     probe::ProbeKind,
     step,
 };
@@ -94,7 +94,8 @@ impl World {
             }
             Action::EnsureImage { container } => {
                 if !self.note(format!("image {container}")) {
-                    self.happen(Happening::Image(container, Ok("sha256:1".into())));
+                    let image = self.image(&container);
+                    self.happen(Happening::Image(container, Ok(image)));
                 }
             }
             Action::Start { container, attempt, .. } => {
@@ -152,6 +153,12 @@ impl World {
         }
     }
 
+    fn image(&self, container: &str) -> Image {
+        let spec = spec::spec(&self.pod);
+        let asked = spec::part(&spec, container).and_then(|p| p.container.image.clone());
+        Image { asked: asked.expect("an image"), id: "sha256:1".into() }
+    }
+
     fn instance(&mut self, container: &str, attempt: u32) -> Instance {
         self.made += 1;
         let spec = spec::spec(&self.pod);
@@ -200,6 +207,10 @@ impl World {
 
     fn told(&mut self) -> String {
         std::mem::take(&mut self.log).join(", ")
+    }
+
+    fn ready(&self, container: &str) -> bool {
+        self.state(container).contains("ready=true")
     }
 
     fn phase(&self) -> String {
@@ -474,11 +485,10 @@ fn a_pod_deleted_while_its_sandbox_is_made_waits_for_it_and_takes_it_down() {
     let mut w = World::new(json!({"containers": [c("a")]}));
     w.held = vec!["sandbox", "image"];
     w.settle().delete(30).settle();
-    assert_eq!(w.told(), "sandbox 0, volumes, image a");
-    w.happen(Happening::Image("a".into(), Ok("x".into())));
+    assert_eq!(w.told(), "sandbox 0, volumes, image a, unmount");
     w.happen(Happening::SandboxStarted(Ok(("s0".into(), vec![]))));
     w.settle();
-    assert_eq!(w.told(), "stopSandbox, unmount, clean, delete");
+    assert_eq!(w.told(), "stopSandbox, clean, delete");
     assert_eq!(w.phase(), "Failed", "a pod that never ran has not succeeded");
 }
 
@@ -661,7 +671,70 @@ fn a_changed_image_restarts_the_container() {
     let changed: Container = serde_json::from_value(json!({"name": "a", "image": "busybox:2"})).unwrap();
     w.pod.spec.as_mut().unwrap().containers[0] = changed;
     w.settle();
-    assert_eq!(w.told(), "kill a 30, image a, start a 1");
+    assert_eq!(w.told(), "image a, kill a 30, start a 1");
+}
+
+fn with_image(w: &mut World, image: &str) {
+    let changed = serde_json::from_value(json!({"name": "a", "image": image})).unwrap();
+    w.pod.spec.as_mut().unwrap().containers[0] = changed;
+}
+
+#[test]
+fn a_container_works_on_until_its_new_image_is_there_and_the_change_is_not_told_as_an_outage() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.settle();
+    w.told();
+    w.held = vec!["image", "kill", "start"];
+    with_image(&mut w, "busybox:2");
+    w.settle();
+    assert_eq!((w.told().as_str(), w.ready("a")), ("image a", true));
+    w.happen(Happening::Image("a".into(), Ok(w.image("a"))));
+    w.settle();
+    assert_eq!(w.told(), "kill a 30");
+    w.pod.status = Some(w.step().status);
+    w.exit("a", 143).settle();
+    assert_eq!((w.told().as_str(), w.ready("a")), ("start a 1", true));
+    let instance = w.instance("a", 1);
+    w.happen(Happening::Started("a".into(), Ok(Box::new(instance))));
+    assert_eq!(w.state("a"), "running ready=true restarts=1");
+}
+
+#[test]
+fn a_new_image_that_does_not_come_ends_the_old_container_and_says_why() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.settle();
+    w.held = vec!["image"];
+    with_image(&mut w, "busybox:2");
+    w.settle();
+    w.pod.status = Some(w.step().status);
+    w.told();
+    w.happen(Happening::Image("a".into(), Err(("ErrImagePull".into(), "no such host".into()))));
+    w.settle();
+    assert_eq!((w.told().as_str(), w.ready("a")), ("kill a 30", false));
+    assert_eq!(w.state("a"), "ErrImagePull ready=false restarts=0");
+}
+
+#[test]
+fn an_image_that_was_asked_for_before_the_change_is_not_taken_for_the_new_one() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.held = vec!["image"];
+    w.settle();
+    let old = w.image("a");
+    with_image(&mut w, "busybox:2");
+    w.told();
+    w.happen(Happening::Image("a".into(), Ok(old)));
+    w.settle();
+    assert_eq!(w.told(), "image a");
+}
+
+#[test]
+fn a_pod_that_waits_for_an_image_ends_without_it() {
+    let mut w = World::new(json!({"containers": [c("a")]}));
+    w.held = vec!["image"];
+    w.settle();
+    w.told();
+    w.delete(30).settle();
+    assert_eq!(w.told(), "stopSandbox, unmount, clean, delete");
 }
 
 #[test]

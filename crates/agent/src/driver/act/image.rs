@@ -11,15 +11,19 @@ use k8s_openapi::{
 use tonic::Request;
 
 use super::{Job, words};
-use crate::{driver::events::Kind, machine::backoff::go_duration, spec};
+use crate::{
+    driver::events::Kind,
+    machine::{Image, backoff::go_duration},
+    spec,
+};
 
 /// Sees that the images are there which a container needs: those of volumes it mounts, then its own; `again` says that the
-/// last attempt failed too. The runtime's name of its own image, or (reason, message).
+/// last attempt failed too. Its own image, or (reason, message).
 pub(in crate::driver) async fn ensure(
     job: &Job,
     container: &str,
     again: bool,
-) -> Result<String, (String, String)> {
+) -> Result<Image, (String, String)> {
     let spec = spec::spec(&job.pod);
     let part = spec::part(&spec, container);
     let mounts = part.iter().flat_map(|p| p.container.volume_mounts.iter().flatten());
@@ -32,7 +36,9 @@ pub(in crate::driver) async fn ensure(
     }
     let (image, policy) =
         part.map(|p| (p.container.image.clone(), p.container.image_pull_policy.clone())).unwrap_or_default();
-    ensure_one(job, container, &image.unwrap_or_default(), policy.as_deref(), again).await
+    let asked = image.unwrap_or_default();
+    let id = ensure_one(job, container, &asked, policy.as_deref(), again).await?;
+    Ok(Image { asked, id })
 }
 
 async fn ensure_one(
