@@ -141,13 +141,13 @@ def upstream():
 
 
 @contextlib.contextmanager
-def ours():
-    """plim server without scheduler and control loops, as kube-apiserver has none: (kubeconfig, pids, seconds until ready)."""
+def ours(disable=("controllers", "scheduler")):
+    """plim server, without what kube-apiserver has not: (kubeconfig, pids, seconds until ready)."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="plimsoll-bench-", dir=ROOT / "target"))
     program = plim()
     begin = time.monotonic()
     subprocess.run([program, "server", "-d", "--data", folder, "--listen", "127.0.0.1", "--port", "0",
-                    "--disable", "controllers", "--disable", "scheduler"], check=True, stdout=subprocess.DEVNULL)
+                    *(f"--disable={part}" for part in disable)], check=True, stdout=subprocess.DEVNULL)
     took = time.monotonic() - begin
     try:
         yield folder / "kubeconfig", [int((folder / "run/plim.pid").read_text())], took

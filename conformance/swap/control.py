@@ -7,6 +7,10 @@ from swap.cluster import RANGES, free_port, ours, program, until
 from swap.table import Failed, Swap
 
 
+# Flags for measurements: as many requests as there is work.
+UNTHROTTLED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
+
+
 @contextlib.contextmanager
 def controller_manager(cluster, *more):
     """It acts for each loop as that loop's own service account, as kubeadm sets it up. `more`: flags."""
