@@ -6,10 +6,10 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-down test fuzz lint bench conformance oracle swap doc facts clean
+.PHONY: help deps build demo demo-down test fuzz lint bench conformance conformance-listed oracle swap doc facts clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## Install what building and testing need (Debian; as root)
 	@scripts/deps
@@ -41,6 +41,10 @@ bench: build ## Measure against peers; minutes, and Go the first time
 
 conformance: build ## Run upstream's conformance suite on a cluster of three nodes (FOCUS=REGEX: a part); needs Go
 	conformance/run $(if $(FOCUS),--focus '$(FOCUS)')
+
+conformance-listed: deps ## Run those conformance tests that passed before and may run beside others, on a debug build; needs Go
+	$(CARGO) test --workspace --no-run --quiet
+	PLIM="$(CARGO_TARGET_DIR)/debug/plim" conformance/run --listed --parallel
 
 oracle: deps ## Compare our answers with kube-apiserver's: SEED=7 COUNT=10000; needs Go, minutes the first time
 	conformance/oracle/run --seed $(or $(SEED),7) --count $(or $(COUNT),10000) --minimise 20 --report docs/oracle.md
