@@ -1,7 +1,7 @@
 //! Protobuf → JSON form. What Go leaves out of JSON when it is zero is left out here.
 
 use base64::Engine as _;
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, Datelike, SecondsFormat};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -174,7 +174,9 @@ fn read_time(bytes: &[u8], micro: bool) -> Result<Value, String> {
         return Ok(Value::Null);
     }
     let nanos = if micro { u32::try_from(nanos).unwrap_or(0) } else { 0 };
-    let time = DateTime::from_timestamp(seconds.cast_signed(), nanos).ok_or("proto: time out of range")?;
+    let time = DateTime::from_timestamp(seconds.cast_signed(), nanos);
+    // other years cannot be written in RFC 3339
+    let time = time.filter(|time| (0..=9999).contains(&time.year())).ok_or("proto: time out of range")?;
     let format = if micro { SecondsFormat::Micros } else { SecondsFormat::Secs };
     Ok(time.to_rfc3339_opts(format, true).into())
 }
@@ -213,6 +215,24 @@ mod tests {
     #[test]
     fn something_else_is_told_apart() {
         assert!(decode(b"{}").unwrap_err().contains("does not appear to be a protobuf message"));
+    }
+
+    #[test]
+    fn a_time_that_has_no_text_is_an_error() {
+        let varint = |mut number: u64| {
+            let mut out = vec![8];
+            while number > 127 {
+                out.push(number as u8 | 128);
+                number >>= 7;
+            }
+            out.push(number as u8);
+            out
+        };
+        let read = |seconds| read_time(&varint(seconds), false);
+        assert_eq!(read(253_402_300_799), Ok("9999-12-31T23:59:59Z".into()));
+        for beyond in [253_402_300_800, u64::MAX >> 1] {
+            assert_eq!(read(beyond), Err("proto: time out of range".to_owned()));
+        }
     }
 
     proptest! {
