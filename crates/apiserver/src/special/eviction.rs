@@ -40,7 +40,7 @@ pub(crate) async fn evict(
         encoding,
         ("policy/v1", "Eviction"),
         write.validation,
-        &mut call.warnings,
+        call,
     )?;
     let asked = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&write));
     asked.mutate(inner, call, &mut eviction, None).await?;
@@ -66,6 +66,7 @@ pub(crate) async fn evict(
     delete::evicted(inner, call, pods, &options).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    call.note_status(&status);
     Ok(respond::document(201, media, &status))
 }
 

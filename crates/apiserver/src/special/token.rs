@@ -33,7 +33,7 @@ pub(crate) async fn request(
     let encoding = negotiate::body(&call.headers)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let kind = ("authentication.k8s.io/v1", "TokenRequest");
-    let mut request = shape::foreign(accounts, body, encoding, kind, options.validation, &mut call.warnings)?;
+    let mut request = shape::foreign(accounts, body, encoding, kind, options.validation, call)?;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let write = admit::Write::new(call, accounts, "CREATE", admit::Options::Write(&options));
     write.mutate(inner, call, &mut request, None).await?;
