@@ -14,9 +14,7 @@ use kinds::Resource;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::{
-    body_kind, catalogue::Served, negotiate::Encoding, options::FieldValidation, server::Call,
-};
+use crate::{body_kind, catalogue::Served, negotiate::Encoding, options::FieldValidation, server::Call};
 
 /// Reads a body into any JSON value, and the duplicate fields in it.
 pub fn parse(bytes: &Bytes, encoding: Encoding) -> Result<decode::Decoded, ApiError> {

@@ -192,7 +192,8 @@ impl Admission for PodSecurity {
         if request.audit.is_some() {
             let violations = evaluate(policy.audit, pod);
             if !violations.is_empty() {
-                let words = || format!("would violate PodSecurity \"{}\": {}", policy.audit, told(&violations));
+                let words =
+                    || format!("would violate PodSecurity \"{}\": {}", policy.audit, told(&violations));
                 annotate("audit-violations", &words);
             }
         }

@@ -168,7 +168,10 @@ mod tests {
         for (mut given, wanted) in [
             (owned(), bare()),
             (json!({"metadata": {}, "items": [owned()]}), json!({"metadata": {}, "items": [bare()]})),
-            (json!({"rows": [{"cells": [], "object": owned()}]}), json!({"rows": [{"cells": [], "object": bare()}]})),
+            (
+                json!({"rows": [{"cells": [], "object": owned()}]}),
+                json!({"rows": [{"cells": [], "object": bare()}]}),
+            ),
         ] {
             without_managed_fields(&mut given);
             assert_eq!(given, wanted);

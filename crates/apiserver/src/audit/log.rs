@@ -167,15 +167,13 @@ fn write(shared: &Shared, lines: &Receiver<Message>, mut target: Box<dyn Write +
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use parking_lot::Mutex;
 
     use super::*;
 
     /// Writes when it is allowed to, and keeps it.
     struct Gate {
-        allowed: mpsc::Receiver<()>,
+        allowed: Receiver<()>,
         kept: Arc<Mutex<Vec<u8>>>,
     }
 
@@ -204,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_while_too_much_is_queued_waits_and_nothing_is_lost() {
-        let (allow, allowed) = mpsc::channel();
+        let (allow, allowed) = channel();
         let kept = Arc::<Mutex<Vec<u8>>>::default();
         let log = Log::to(Box::new(Gate { allowed, kept: kept.clone() })).unwrap();
         log.room().await;
@@ -235,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_is_queued_at_the_end_is_written() {
-        let (allow, allowed) = mpsc::channel::<()>();
+        let (allow, allowed) = channel::<()>();
         drop(allow);
         let kept = Arc::<Mutex<Vec<u8>>>::default();
         let log = Log::to(Box::new(Gate { allowed, kept: kept.clone() })).unwrap();

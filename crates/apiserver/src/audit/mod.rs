@@ -89,7 +89,8 @@ impl Audit {
     /// Appends what `/metrics` says of it.
     pub(crate) fn page(&self, out: &mut String) {
         let head = |out: &mut String, name: &str, help: &str| {
-            let _ = writeln!(out, "# HELP apiserver_audit_{name} {help}\n# TYPE apiserver_audit_{name} counter");
+            let _ =
+                writeln!(out, "# HELP apiserver_audit_{name} {help}\n# TYPE apiserver_audit_{name} counter");
         };
         head(out, "event_total", "Counter of audit events generated and sent to the audit backend.");
         let _ = writeln!(out, "apiserver_audit_event_total {}", self.told.load(Relaxed));

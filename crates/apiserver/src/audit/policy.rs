@@ -172,12 +172,8 @@ impl Resources {
                 None => pattern == "*" || info.subresource.is_empty() && *pattern == info.resource,
                 // Upstream takes the resource itself for one of its subresources here.
                 Some((resource, "*")) => resource == info.resource,
-                Some(("*", subresource)) => {
-                    !info.subresource.is_empty() && subresource == info.subresource
-                }
-                Some((resource, subresource)) => {
-                    resource == info.resource && subresource == info.subresource
-                }
+                Some(("*", subresource)) => !info.subresource.is_empty() && subresource == info.subresource,
+                Some((resource, subresource)) => resource == info.resource && subresource == info.subresource,
             })
     }
 }

@@ -143,7 +143,8 @@ fn read(file: RuleFile, path: &FieldPath, errors: &mut Vec<FieldError>) -> Rule 
     check_urls(&file.urls, &at, errors);
     check_resources(&file.resources, &path.child("resources"), errors);
     let omitted = stages(&file.omit_stages, &path.child("omitStages"), errors);
-    if !file.urls.is_empty() && !(file.resources.is_empty() && file.namespaces.is_empty()) {
+    let of_resources = !file.resources.is_empty() || !file.namespaces.is_empty();
+    if !file.urls.is_empty() && of_resources {
         let why = "rules cannot apply to both regular resources and non-resource URLs";
         errors.push(FieldError::invalid(&at, file.urls.clone(), why));
     }
@@ -232,15 +233,17 @@ mod tests {
              character, rules[0].nonResourceURLs[1]: Invalid value: \"/a*b\": non-resource URL wildcards '*' must be \
              the final character of the rule]"
         );
-        assert!(with("[{level: None, nonResourceURLs: [/x], namespaces: [a]}]").ends_with(
-            "rules cannot apply to both regular resources and non-resource URLs"
-        ));
+        assert!(
+            with("[{level: None, nonResourceURLs: [/x], namespaces: [a]}]")
+                .ends_with("rules cannot apply to both regular resources and non-resource URLs")
+        );
         assert!(with("[{level: None, resources: [{group: apps/v1}]}]").starts_with(
             "rules[0].resources.group: Invalid value: \"apps/v1\": a lowercase RFC 1123 subdomain"
         ));
-        assert!(with("[{level: None, resources: [{resourceNames: [a]}]}]").ends_with(
-            "using resourceNames requires at least one resource"
-        ));
+        assert!(
+            with("[{level: None, resources: [{resourceNames: [a]}]}]")
+                .ends_with("using resourceNames requires at least one resource")
+        );
         assert_eq!(
             with("[{level: None, omitStages: [Done]}]"),
             "rules[0].omitStages[0]: Invalid value: \"Done\": allowed stages are \
@@ -253,9 +256,10 @@ mod tests {
         assert_eq!(with("[]"), "loaded illegal policy with 0 rules");
         assert!(with("{}").starts_with("failed decoding: "), "a rule list that is none");
         assert!(refused("a: [").starts_with("failed decoding: yaml: "));
-        assert!(refused("{apiVersion: audit.k8s.io/v1beta1, kind: Policy, rules: [{level: None}]}").starts_with(
-            "unknown group version field audit.k8s.io/v1beta1, Kind=Policy in policy"
-        ));
+        assert!(
+            refused("{apiVersion: audit.k8s.io/v1beta1, kind: Policy, rules: [{level: None}]}")
+                .starts_with("unknown group version field audit.k8s.io/v1beta1, Kind=Policy in policy")
+        );
         assert!(refused("").starts_with("failed decoding: "), "an empty file");
     }
 

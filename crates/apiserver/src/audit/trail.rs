@@ -59,7 +59,12 @@ struct State {
 
 impl Trail {
     /// A trail of which nothing is told before it is known who asks.
-    pub fn new(audit: Arc<Audit>, id: String, remote: Option<IpAddr>, now: fn() -> DateTime<Utc>) -> Arc<Self> {
+    pub fn new(
+        audit: Arc<Audit>,
+        id: String,
+        remote: Option<IpAddr>,
+        now: fn() -> DateTime<Utc>,
+    ) -> Arc<Self> {
         Arc::new(Self { audit, id, remote, received: now(), now, open: OnceLock::new() })
     }
 
@@ -190,7 +195,8 @@ impl Trail {
     /// The patch that was sent. One that is neither JSON nor YAML is refused, and not told.
     pub fn patched(&self, patch: &Bytes, yaml: bool) {
         self.change(Level::Request, |event, _| {
-            let read = if yaml { apimachinery::decode::yaml(patch) } else { apimachinery::decode::json(patch) };
+            let read =
+                if yaml { apimachinery::decode::yaml(patch) } else { apimachinery::decode::json(patch) };
             event.request_object = read.ok().and_then(|decoded| to_raw_value(&decoded.value).ok());
         });
     }
@@ -304,7 +310,9 @@ impl access::Audit for Trail {
             return tracing::warn!(key, "an audit annotation has no proper name, and is ignored");
         }
         self.change(Level::Metadata, |event, _| match event.annotations.get(key) {
-            Some(old) if *old != value => tracing::warn!(key, "an audit annotation is set twice, which is ignored"),
+            Some(old) if *old != value => {
+                tracing::warn!(key, "an audit annotation is set twice, which is ignored")
+            }
             Some(_) => {}
             None => {
                 event.annotations.insert(key.to_owned(), value);

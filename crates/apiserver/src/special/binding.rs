@@ -25,8 +25,7 @@ pub(crate) async fn bind(
     let media = call.media(Offer::Plain)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut binding =
-        shape::foreign(pods, body, encoding, ("v1", "Binding"), options.validation, call)?;
+    let mut binding = shape::foreign(pods, body, encoding, ("v1", "Binding"), options.validation, call)?;
     let mut write = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&options));
     write.kind = admit::Kind::of(&pods.resource, "binding");
     if write.attributes.name.is_empty() {

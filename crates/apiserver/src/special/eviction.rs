@@ -34,14 +34,8 @@ pub(crate) async fn evict(
     let media = call.media(Offer::Plain)?;
     let write = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut eviction = shape::foreign(
-        pods,
-        body,
-        encoding,
-        ("policy/v1", "Eviction"),
-        write.validation,
-        call,
-    )?;
+    let mut eviction =
+        shape::foreign(pods, body, encoding, ("policy/v1", "Eviction"), write.validation, call)?;
     let asked = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&write));
     asked.mutate(inner, call, &mut eviction, None).await?;
     if meta::name(&eviction) != call.info.name {
