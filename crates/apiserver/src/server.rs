@@ -531,6 +531,8 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
     }
     let pretty = call.query.flag("pretty");
     let result = route::dispatch(inner, call, body).await;
+    // An error is always an object.
+    let whole = result.is_err() || call.info.is_resource && !call.info.is_long_running();
     let mut response = result.unwrap_or_else(|error| {
         if let Some(trail) = call.trail() {
             trail.status(&error.to_status());
@@ -538,7 +540,7 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
         respond::error(&error, Media { pretty, ..error_media(call) })
     });
     respond::warn(&mut response, &call.warnings);
-    Ok(call.follow(response, call.info.is_resource && !call.info.is_long_running()))
+    Ok(call.follow(response, whole))
 }
 
 /// Errors are documents of the asked encoding, else indented JSON.

@@ -8,8 +8,8 @@
 //! Reading order: [`policy`], [`reading`] → [`trail`] → [`event`], [`sources`], [`capture`] (what is on it) → [`log`],
 //! [`file`] (where it goes).
 //!
-//! Unlike upstream: no webhook backend, no mode but one (see [`log`]); `responseObject` only of resource requests, and not
-//! of answers larger than a request may be; no annotations of latencies (`apiserver.latency.k8s.io/*`) and of stale or
+//! Unlike upstream: no webhook backend, no mode but one (see [`log`]); `responseObject` only of errors and of resource
+//! requests, and not of answers larger than a request may be; no annotations of latencies (`apiserver.latency.k8s.io/*`) and of stale or
 //! legacy tokens (`authentication.k8s.io/*`). A request that ran out of time is complete, with the code of what the server
 //! has done, when it has done it.
 //!

@@ -43,7 +43,6 @@ struct Open {
     verdict: Verdict,
     /// The request is told when its answer begins, too.
     long_running: bool,
-    resource: bool,
     /// It is told then and not again: see [`Trail::refused`].
     early: bool,
     state: Mutex<State>,
@@ -123,7 +122,7 @@ impl Trail {
         let state = Mutex::new(State { event, started: false, over: false });
         // A request has one caller: nobody else opens it.
         let (long_running, early) = (info.is_long_running(), user.is_none());
-        let _ = self.open.set(Open { verdict, long_running, resource: info.is_resource, early, state });
+        let _ = self.open.set(Open { verdict, long_running, early, state });
     }
 
     fn change(&self, level: Level, change: impl FnOnce(&mut Event, &Verdict)) {
@@ -233,9 +232,6 @@ impl Trail {
             let status = event.response_status.take().filter(|s| (s.status == "Failure") == (code >= 400));
             event.response_status = Some(Status { code, ..status.unwrap_or_default() });
         });
-        if open.early || open.long_running {
-            self.begun(open);
-        }
         let kept = whole && open.verdict.level == Level::RequestResponse;
         let (head, body) = response.into_parts();
         let kept = kept.then(|| head.headers.get(header::CONTENT_TYPE).cloned()).flatten();
@@ -249,6 +245,9 @@ impl Trail {
             }
             Body::Stream(stream) => Body::Stream(Box::pin(Followed::new(stream, self.clone(), kept))),
         };
+        if open.early || open.long_running {
+            self.begun(open);
+        }
         Response::from_parts(head, body)
     }
 
@@ -268,7 +267,7 @@ impl Trail {
     /// Puts an answer that is an error on the trail.
     pub fn failed(self: &Arc<Self>, error: &ApiError, response: Response) -> Response {
         self.status(&error.to_status());
-        self.answered(response, self.open.get().is_some_and(|open| open.resource))
+        self.answered(response, true)
     }
 
     /// The handler has panicked, and nothing more is told.
