@@ -164,6 +164,6 @@ mod tests {
     fn a_document_is_the_message_that_upstream_makes_of_it() {
         let document: Value = serde_json::from_str(include_str!("sample.json")).unwrap();
         let digest: String = Sha256::digest(encode(&document)).iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(digest, "354a8dc97b363fc7f0d72ed62813e9c51d2877c2619790c4b5077539c718c4e6");
+        assert_eq!(digest, "24e2da4d935b4e3d65a23c090e796b8c5a8021ea575b6a9ee9091d606c86f59a");
     }
 }
