@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn flags(arguments: &[&str]) -> AuditFlags {
-        Cli::parse_from([&["x"], arguments].concat()).audit
+        Cli::parse_from([&["x"][..], arguments].concat()).audit
     }
 
     #[test]
