@@ -58,7 +58,7 @@ def start(stack, folder, name, *arguments):
     return process
 
 
-def upstream(stack, folder):
+def upstream(stack, folder, *more):
     """No controllers run beside it either, so what controllers would change stays as it was written."""
     etcd = peers.go_build("./cmd/etcd", "etcd")
     apiserver = peers.go_build("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver")
@@ -73,7 +73,7 @@ def upstream(stack, folder):
         f"--tls-private-key-file={folder}/server.key", f"--client-ca-file={folder}/ca.crt",
         "--service-account-issuer=https://bench.invalid", f"--service-account-key-file={folder}/sa.pub",
         f"--service-account-signing-key-file={folder}/server.key", "--service-cluster-ip-range=10.96.0.0/16",
-        "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--endpoint-reconciler-type=none")
+        "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--endpoint-reconciler-type=none", *more)
     peers.wait_ready(f"https://127.0.0.1:{port}/readyz", folder, process)
     return Server("upstream", port, folder)
 

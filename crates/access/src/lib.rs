@@ -143,6 +143,14 @@ impl Authorizer for Union {
     }
 }
 
+/// Takes down what the audit log will say of a request.
+pub trait Audit: Send + Sync {
+    /// Adds an annotation; the first value of a key stays. `key` is a qualified name with a prefix, else it is ignored.
+    fn annotate(&self, key: &str, value: String);
+    /// Whether the log keeps bodies of this request, and so may be told parts of them.
+    fn keeps_bodies(&self) -> bool;
+}
+
 /// A write on its way, as admission sees it.
 pub struct AdmissionRequest<'a> {
     /// The request.
@@ -161,6 +169,8 @@ pub struct AdmissionRequest<'a> {
     pub now: DateTime<Utc>,
     /// Texts for `Warning` headers.
     pub warnings: &'a mut Vec<String>,
+    /// The audit log, if it says anything of the request.
+    pub audit: Option<&'a dyn Audit>,
     /// Changes of other objects that have to happen together with this write, or not at all. Only
     /// [`Admission::validate`] may ask for them.
     pub companions: &'a mut Vec<Companion>,

@@ -151,6 +151,7 @@ struct Grant {
     /// How a reason names it.
     binding: String,
     role: String,
+    subject: String,
     rules: Arc<[Rule]>,
 }
 
@@ -195,18 +196,22 @@ impl Index {
                 format!("RoleBinding {:?}", format!("{name}/{namespace}"))
             },
             role: format!("{kind} {role:?}"),
+            subject: String::new(),
             namespace: namespace.clone(),
             rules: Arc::clone(rules),
         };
         for subject in binding["subjects"].as_array().into_iter().flatten() {
             let name = text(&subject["name"]);
-            match subject["kind"].as_str() {
-                Some("User") => self.users.entry(name).or_default().push(grant.clone()),
-                Some("Group") => self.groups.entry(name).or_default().push(grant.clone()),
-                Some("ServiceAccount") => {
+            let kind = subject["kind"].as_str().unwrap_or_default();
+            let mut grant = Grant { subject: format!("{kind} {name:?}"), ..grant.clone() };
+            match kind {
+                "User" => self.users.entry(name).or_default().push(grant),
+                "Group" => self.groups.entry(name).or_default().push(grant),
+                "ServiceAccount" => {
                     let account_namespace = subject["namespace"].as_str().unwrap_or(&namespace);
+                    grant.subject = format!("{kind} {:?}", format!("{name}/{account_namespace}"));
                     let user = format!("system:serviceaccount:{account_namespace}:{name}");
-                    self.users.entry(user).or_default().push(grant.clone());
+                    self.users.entry(user).or_default().push(grant);
                 }
                 _ => {}
             }
@@ -277,8 +282,8 @@ impl Authorizer for Rbac {
         for grant in index.grants(&request.user, &request.namespace) {
             if grant.rules.iter().any(|rule| rule.allows(request)) {
                 return Decision::Allow(format!(
-                    "RBAC: allowed by {} of {} to the user",
-                    grant.binding, grant.role
+                    "RBAC: allowed by {} of {} to {}",
+                    grant.binding, grant.role, grant.subject
                 ));
             }
         }
@@ -342,6 +347,18 @@ mod tests {
 
     fn allowed(rbac: &Rbac, request: &Attributes) -> bool {
         matches!(rbac.authorize(request), Decision::Allow(_))
+    }
+
+    #[test]
+    fn what_is_allowed_says_by_which_binding_and_as_whom() {
+        let (_, rbac) = cluster();
+        let said = |user| rbac.authorize(&ask(user, "get", "pods", "shop", "x"));
+        let reason = |subject| {
+            let text = format!("RBAC: allowed by RoleBinding \"jane/shop\" of Role \"reader\" to {subject}");
+            Decision::Allow(text)
+        };
+        assert_eq!(said("jane"), reason("User \"jane\""));
+        assert_eq!(said("system:serviceaccount:shop:bot"), reason("ServiceAccount \"bot/shop\""));
     }
 
     #[test]

@@ -45,6 +45,20 @@ pub struct Reference {
     pub uid: String,
 }
 
+/// A token that was signed.
+pub struct Issued {
+    /// The token.
+    pub token: String,
+    /// When the client is told that it ends.
+    pub expires: DateTime<Utc>,
+    /// What audit logs know it as: `JTI=` and its number.
+    pub credential_id: String,
+}
+
+fn credential_id(id: &str) -> String {
+    format!("JTI={id}")
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Private {
     namespace: String,
@@ -152,9 +166,9 @@ impl Issuer {
         json!({"keys": [self.jwk]})
     }
 
-    /// The token and when the client is told that it ends. A pod's token for the API server with the default lifetime is
+    /// A pod's token for the API server with the default lifetime is
     /// valid for a year, as upstream's, for clients that never read it again.
-    pub fn sign(&self, grant: &Grant, now: DateTime<Utc>) -> Result<(String, DateTime<Utc>), ApiError> {
+    pub fn sign(&self, grant: &Grant, now: DateTime<Utc>) -> Result<Issued, ApiError> {
         let audiences =
             if grant.audiences.is_empty() { vec![self.url.clone()] } else { grant.audiences.clone() };
         let told = now + TimeDelta::seconds(grant.seconds);
@@ -180,7 +194,7 @@ impl Issuer {
         };
         let header = Header { kid: Some(self.key_id.clone()), typ: None, ..Header::new(Algorithm::ES256) };
         let token = jsonwebtoken::encode(&header, &claims, &self.key).map_err(ApiError::internal)?;
-        Ok((token, told))
+        Ok(Issued { token, expires: told, credential_id: credential_id(&claims.jti) })
     }
 
     fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, String> {
@@ -227,7 +241,7 @@ impl Issuer {
         let mut extra = BTreeMap::new();
         extra.insert(
             "authentication.kubernetes.io/credential-id".to_owned(),
-            vec![format!("JTI={}", claims.jti)],
+            vec![credential_id(&claims.jti)],
         );
         if let Some(secret) = &private.secret {
             alive(reader, "secrets", namespace, secret, now)?;

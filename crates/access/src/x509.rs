@@ -1,8 +1,11 @@
 //! Client certificates: the common name is the user, the organisations are its groups.
 
+use std::{collections::BTreeMap, fmt::Write as _};
+
 use apimachinery::ApiError;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{Authenticator, UserInfo};
@@ -37,7 +40,12 @@ impl Authenticator for ClientCertificate {
         let mut groups: Vec<String> =
             subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
         groups.push(crate::AUTHENTICATED.to_owned());
-        Ok(Some(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }))
+        let id = Sha256::digest(leaf).iter().fold("X509SHA256=".to_owned(), |mut id, byte| {
+            let _ = write!(id, "{byte:02x}");
+            id
+        });
+        let extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
+        Ok(Some(UserInfo { name: name.to_owned(), groups, extra, ..UserInfo::default() }))
     }
 }
 
@@ -66,6 +74,8 @@ mod tests {
             .unwrap();
         assert_eq!(user.name, "jane");
         assert_eq!(user.groups, ["dev", "system:authenticated"]);
+        let id = &user.extra["authentication.kubernetes.io/credential-id"][0];
+        assert_eq!(id.strip_prefix("X509SHA256=").map(str::len), Some(64), "{id}");
     }
 
     #[tokio::test]

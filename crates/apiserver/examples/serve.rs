@@ -1,6 +1,7 @@
 //! An API server alone, as `make oracle`, `bench/api --alone` and debuggers want it: nothing works beside it, its store is gone with it.
 //!
-//! `serve FOLDER PORT`: FOLDER holds `ca.crt` (signs clients), `server.crt`, `server.key`; it listens on 127.0.0.1.
+//! `serve FOLDER PORT`: FOLDER holds `ca.crt` (signs clients), `server.crt`, `server.key`; it listens on 127.0.0.1. With a
+//! policy there, `audit-policy.yaml`, it keeps an audit log, `ours-audit.log`.
 
 use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
@@ -11,7 +12,7 @@ use access::{
     token::{Issuer, ServiceAccountTokens},
     x509::ClientCertificate,
 };
-use apiserver::{Config, Server};
+use apiserver::{Audit, Config, Log, Policy, Rotation, Server};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 type Error = Box<dyn std::error::Error>;
@@ -42,6 +43,11 @@ async fn main() -> Result<(), Error> {
     config.bootstrap = access::bootstrap::rbac_objects().into_iter().map(|(_, object)| object).collect();
     config.issuer = Some(issuer);
     config.rbac = Some(rbac);
+    let policy = folder.join("audit-policy.yaml");
+    if policy.exists() {
+        let log = Log::to_file(&folder.join("ours-audit.log"), Rotation::default())?;
+        config.audit = Some(Audit::new(Policy::parse(&std::fs::read_to_string(policy)?)?, log));
+    }
     let server = Server::new(config);
     server.start().await?;
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse::<u16>()?)).await?;

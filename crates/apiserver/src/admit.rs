@@ -13,12 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use access::{AdmissionRequest, Attributes, Companion};
+use access::{AdmissionRequest, Attributes, Audit, Companion};
 use apimachinery::{ApiError, Object};
 use kinds::Resource;
 
 pub(crate) use self::{options::Options, reinvocation::Rounds};
 use crate::{
+    audit::Trail,
     catalogue::Served,
     policies,
     server::{Call, Inner, WRITE_DEADLINE},
@@ -62,6 +63,11 @@ pub(crate) struct Write<'a> {
     until: Instant,
 }
 
+/// The trail as plugins see it.
+fn audit(trail: &Option<Arc<Trail>>) -> Option<&dyn Audit> {
+    trail.as_deref().filter(|trail| trail.is_open()).map(|trail| trail as &dyn Audit)
+}
+
 impl<'a> Write<'a> {
     /// The write that `call` makes.
     pub fn new(call: &Call, served: &'a Served, operation: &'static str, options: Options<'a>) -> Self {
@@ -89,9 +95,9 @@ impl<'a> Write<'a> {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<(), ApiError> {
-        let now = call.now;
+        let (now, trail) = (call.now, call.trail.clone());
         let mut none = Vec::new();
-        let mut request = self.request(object, old, now, &mut call.warnings, &mut none);
+        let mut request = self.request(object, old, now, &mut call.warnings, audit(&trail), &mut none);
         let mut rounds = Rounds::default();
         loop {
             for plugin in self.plugins(inner) {
@@ -113,9 +119,9 @@ impl<'a> Write<'a> {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<(), ApiError> {
-        let now = call.now;
+        let (now, trail) = (call.now, call.trail.clone());
         let mut none = Vec::new();
-        let mut request = self.request(object, old, now, &mut call.warnings, &mut none);
+        let mut request = self.request(object, old, now, &mut call.warnings, audit(&trail), &mut none);
         for plugin in self.plugins(inner).filter(|p| p.name() != LAST) {
             plugin.validate(&mut request, &inner.reader).await?;
         }
@@ -132,9 +138,9 @@ impl<'a> Write<'a> {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<Vec<Companion>, ApiError> {
-        let now = call.now;
+        let (now, trail) = (call.now, call.trail.clone());
         let mut companions = Vec::new();
-        let mut request = self.request(object, old, now, &mut call.warnings, &mut companions);
+        let mut request = self.request(object, old, now, &mut call.warnings, audit(&trail), &mut companions);
         for plugin in self.plugins(inner).filter(|p| p.name() == LAST) {
             plugin.validate(&mut request, &inner.reader).await?;
         }
@@ -156,6 +162,7 @@ impl<'a> Write<'a> {
         old: Option<&'r Object>,
         now: chrono::DateTime<chrono::Utc>,
         warnings: &'r mut Vec<String>,
+        audit: Option<&'r dyn Audit>,
         companions: &'r mut Vec<Companion>,
     ) -> AdmissionRequest<'r> {
         AdmissionRequest {
@@ -167,6 +174,7 @@ impl<'a> Write<'a> {
             dry_run: self.dry_run,
             now,
             warnings,
+            audit,
             companions,
         }
     }

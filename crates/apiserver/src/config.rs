@@ -11,6 +11,7 @@ use kinds::Resource;
 use store::Store;
 
 use crate::{
+    audit::Audit,
     body::{Body, RequestBody},
     catalogue::{Catalogue, Served},
     reader::StoreReader,
@@ -106,6 +107,8 @@ pub struct Config {
     pub client_authority: Option<String>,
     /// Requests that are worked at at a time, shared out to priority levels: 600 upstream.
     pub seats: u32,
+    /// The audit log, if one is kept.
+    pub audit: Option<Arc<Audit>>,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
 }
@@ -137,6 +140,7 @@ impl Config {
             front_proxy_authority: None,
             client_authority: None,
             seats: 600,
+            audit: None,
             now: Utc::now,
         }
     }

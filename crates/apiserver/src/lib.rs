@@ -7,11 +7,12 @@
 //! `route` → `verbs/` (the generic engine) → `special/` (what single kinds do beyond it) → `custom/`
 //! (definitions of custom resources) → `admit`, `admission_match`, `webhooks/`, `policies/` (who may change or refuse a
 //! write) → `proxy` (log, exec and the like, passed on to nodes) → `aggregation` (other API servers behind this one) →
-//! `flow` (whose request is worked at first) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
+//! `flow` (whose request is worked at first) → `audit/` (what is told of requests) → `discovery`, `openapi`, `health` (what is told about all of it) → `listen`.
 
 mod admission_match;
 mod admit;
 mod aggregation;
+mod audit;
 mod body;
 mod body_kind;
 mod catalogue;
@@ -51,6 +52,7 @@ mod table;
 mod verbs;
 mod webhooks;
 
+pub use audit::{Audit, Log, Policy, Rotation};
 pub use body::{Body, RequestBody};
 pub use config::{ClientIdentity, Config, NodeConnector, Tls};
 pub use containment::contained;

@@ -12,7 +12,10 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::server::{ClientCertificates, Server};
+use crate::{
+    audit::Remote,
+    server::{ClientCertificates, Server},
+};
 
 /// So long may a TLS handshake take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,8 +54,12 @@ impl Server {
     async fn connection(&self, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = ClientCertificates(Arc::new(chain.iter().map(|c| c.to_vec()).collect()));
+        let remote = stream.get_ref().0.peer_addr().ok().map(Remote);
         let service = self.service().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(certificates.clone());
+            if let Some(remote) = remote {
+                request.extensions_mut().insert(remote);
+            }
             // Who asks is told by credentials alone, whatever a transport may have put here.
             request.extensions_mut().remove::<access::UserInfo>();
             request.extensions_mut().remove::<Arc<access::UserInfo>>();

@@ -217,6 +217,9 @@ pub(crate) fn page(inner: &Inner) -> String {
     watches(inner, &mut out);
     objects(inner, &mut out);
     flow::page(&inner.flow, &mut out);
+    if let Some(audit) = &inner.config.audit {
+        audit.page(&mut out);
+    }
     let name = "aggregator_unavailable_apiservice";
     head(&mut out, name, "gauge", "APIServices of other servers that do not answer, by name.");
     for remote in inner.aggregation.table.load().remotes() {

@@ -204,22 +204,26 @@ pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer, protobuf: bool) 
     Ok(media)
 }
 
-/// The form of the OpenAPI v2 document, whose protobuf is not Kubernetes' own.
-pub fn openapi(headers: &HeaderMap) -> Result<Form, ApiError> {
+/// The form of an OpenAPI document of version 2 or 3, whose protobuf is not Kubernetes' own; `None`: none that is asked
+/// for.
+pub fn openapi(headers: &HeaderMap, version: u8) -> Option<Form> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if accept.trim().is_empty() {
-        return Ok(Form::Json);
+        return Some(Form::Json);
     }
     let form = |clause: &Clause<'_>| match clause.media {
         "application/json" | "*/*" | "application/*" => Some(Form::Json),
-        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-        | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" => Some(Form::Protobuf),
-        _ => None,
+        media => {
+            let spec = media.strip_prefix("application/com.github.proto-openapi.spec.v")?;
+            let known = ["@v1.0+protobuf", ".v1.0+protobuf"].map(|rest| format!("{version}{rest}"));
+            known.iter().any(|known| known == spec).then_some(Form::Protobuf)
+        }
     };
-    clauses(accept).iter().find_map(form).ok_or_else(|| not_acceptable(Offer::Plain, false))
+    clauses(accept).iter().find_map(form)
 }
 
-fn not_acceptable(offer: Offer, protobuf: bool) -> ApiError {
+/// 406, with what there is.
+pub fn not_acceptable(offer: Offer, protobuf: bool) -> ApiError {
     let list = match (offer, protobuf) {
         (Offer::Watch, false) => "application/json;stream=watch",
         (Offer::Watch, true) => {

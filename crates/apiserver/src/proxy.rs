@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     Response,
+    audit::Trail,
     body::{Body, RequestBody},
     catalogue::Served,
     config::Tls,
@@ -100,11 +101,11 @@ pub(crate) async fn serve(
     if call.info.subresource == "log" {
         let response = kubelet::checked(response, &call.info.name).await?;
         if socket::wanted(&call.headers) {
-            return socket::send(response, &call.headers, call.upgrade.take());
+            return socket::send(response, &call.headers, call.upgrade.take(), call.trail.clone());
         }
         return Ok(response);
     }
-    let response = relay(response, call.upgrade.take())?;
+    let response = relay(response, call.upgrade.take(), call.trail.clone())?;
     match way {
         Way::Address { address, port, .. } => {
             let host = call.headers.get(header::HOST).and_then(|h| h.to_str().ok());
@@ -348,6 +349,7 @@ fn request(call: &Call, uri: &str) -> Result<Builder, ApiError> {
 pub(crate) fn relay(
     mut response: http::Response<Body>,
     client: Option<hyper::upgrade::OnUpgrade>,
+    trail: Option<Arc<Trail>>,
 ) -> Result<Response, ApiError> {
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
@@ -359,6 +361,8 @@ pub(crate) fn relay(
         return Err(ApiError::internal("the node switched protocols without a connection"));
     };
     tokio::spawn(async move {
+        // The request is complete when the connections have parted.
+        let _trail = trail;
         // The client's half is there only once the answer below has been sent.
         let joined = async {
             let (client, upstream) = tokio::try_join!(client, upstream)?;

@@ -29,6 +29,9 @@ pub(crate) async fn dispatch(
     call.protobuf = served.resource.builtin;
     if let Some(warning) = &served.deprecation {
         call.warnings.push(warning.clone());
+        if let Some(trail) = call.trail() {
+            trail.deprecated(warning);
+        }
     }
     let named = call.info.named_by_path;
     let namespaced = served.resource.namespaced;

@@ -24,6 +24,7 @@ use store::{Extract, Room};
 use crate::{
     Response,
     aggregation::{self, Aggregation, FrontProxy},
+    audit::{self, Trail},
     body::{self, BoxError, RequestBody},
     catalogue::{Catalogue, Served},
     companions::Turns,
@@ -86,6 +87,8 @@ pub(crate) struct Call {
     pub protobuf: bool,
     /// Path and query as they came, for proxying.
     pub uri: http::Uri,
+    /// What the audit log will say of it.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl Call {
@@ -116,6 +119,34 @@ impl Call {
             upgrade: None,
             protobuf: false,
             uri: http::Uri::default(),
+            trail: None,
+        }
+    }
+
+    /// The trail, if anything is told of the request.
+    pub fn trail(&self) -> Option<&Trail> {
+        self.trail.as_deref().filter(|trail| trail.is_open())
+    }
+
+    /// Notes for the audit log that this object was sent.
+    pub fn note_sent(&self, object: &Value) {
+        if let Some(trail) = self.trail() {
+            trail.sent(object);
+        }
+    }
+
+    /// Notes for the audit log that the answer is this `Status`.
+    pub fn note_status(&self, status: &Value) {
+        if let Some(trail) = self.trail() {
+            trail.status(status);
+        }
+    }
+
+    /// Puts the answer on the trail. `whole`: it is an object that may be told.
+    fn follow(&self, response: Response, whole: bool) -> Response {
+        match &self.trail {
+            Some(trail) => trail.answered(response, whole),
+            None => response,
         }
     }
 
@@ -213,6 +244,13 @@ impl Server {
         Ok(())
     }
 
+    /// Resolves when all that the audit log was told is written.
+    pub async fn flush(&self) {
+        if let Some(audit) = &self.0.config.audit {
+            audit.flush().await;
+        }
+    }
+
     /// How the access room sees what is stored.
     #[must_use]
     pub fn reader(&self) -> Arc<dyn access::Reader> {
@@ -268,6 +306,12 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let id = audit::id(&parts.headers);
+    let trail = inner.config.audit.as_ref().map(|audit| {
+        let remote = parts.extensions.get::<audit::Remote>().map(|remote| remote.0.ip());
+        let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        Trail::new(audit.clone(), id, remote, inner.config.now)
+    });
     let mut call = Call {
         info,
         query,
@@ -279,8 +323,8 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
         protobuf: false,
         uri: parts.uri.clone(),
         headers: HeaderMap::new(),
+        trail: trail.clone(),
     };
-    let audit = parts.headers.get("audit-id").cloned();
     let pretty = call.query.flag("pretty");
     let identity = parts.extensions.get::<Arc<UserInfo>>().cloned();
     let identity = identity.or_else(|| parts.extensions.get::<UserInfo>().cloned().map(Arc::new));
@@ -298,16 +342,21 @@ async fn serve(inner: Arc<Inner>, mut parts: Parts, body: RequestBody) -> Respon
     let inflight = (!info.is_long_running()).then(|| metered.metrics.begin(is_write(&call.method)));
     let mut response = match guarded(inner, call, body, identity, certificates).await {
         Ok(response) => response,
-        Err(error) => respond::error(&error, Media { pretty, ..Media::default() }),
+        Err(error) => {
+            let response = respond::error(&error, Media { pretty, ..Media::default() });
+            match &trail {
+                Some(trail) => trail.failed(&error, response),
+                None => response,
+            }
+        }
     };
     if response.status() == http::StatusCode::UNAUTHORIZED {
         response.extensions_mut().insert(Unauthenticated);
     }
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    let audit = audit.or_else(|| uuid::Uuid::new_v4().to_string().parse().ok());
-    if let Some(id) = audit {
-        headers.insert("audit-id", id);
+    if let Some(id) = id {
+        headers.insert(audit::ID, id);
     }
     drop(inflight);
     series.observe(response.status().as_u16(), begun.elapsed());
@@ -329,22 +378,32 @@ async fn guarded(
     let write = is_write(&call.method) && !call.info.is_long_running();
     let asked = match call.query.text("timeout") {
         "" => None,
-        text => Some(duration(text).ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "invalid timeout specified in the request URL - time: invalid duration {text:?}"
-            ))
-        })?),
+        text => match duration(text) {
+            Some(asked) => Some(asked),
+            None => {
+                if let Some(trail) = &call.trail {
+                    trail.refused(&call).await;
+                }
+                return Err(ApiError::bad_request(format!(
+                    "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+                )));
+            }
+        },
     };
     let limit =
         if write { WRITE_DEADLINE } else { DEADLINE }.min(asked.filter(|d| !d.is_zero()).unwrap_or(DEADLINE));
     let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
     let patience = (!unlimited).then_some(limit);
+    let trail = call.trail.clone();
     let work =
         containment::contain(pipeline(inner, call, body, identity, certificates, patience)).map(|done| {
             done.unwrap_or_else(|panic| {
                 let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
                 let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
                 tracing::error!(what, "a request handler panicked");
+                if let Some(trail) = trail {
+                    trail.panicked(&what);
+                }
                 Err(ApiError::other(
                     500,
                     "InternalError",
@@ -411,10 +470,24 @@ async fn pipeline(
 ) -> Result<Response, ApiError> {
     call.user = match identity {
         Some(user) => user,
-        None => Arc::new(authenticate(&inner, &call, &certificates).await?),
+        None => match authenticate(&inner, &call, &certificates).await {
+            Ok(user) => Arc::new(user),
+            Err(error) => {
+                if let Some(trail) = &call.trail {
+                    trail.refused(&call).await;
+                }
+                return Err(error);
+            }
+        },
     };
+    if let Some(trail) = &call.trail {
+        trail.begin(&call).await;
+    }
     let nameless = call.user.groups.iter().any(|group| group == access::UNAUTHENTICATED);
     if let Some(user) = impersonation::effective(&inner, &call)? {
+        if let Some(trail) = call.trail() {
+            trail.impersonated(&user);
+        }
         call.user = Arc::new(user);
     }
     let place = match flow::admit(&inner, &call, patience).await {
@@ -423,13 +496,20 @@ async fn pipeline(
             if nameless {
                 refused.extensions_mut().insert(Unauthenticated);
             }
-            return Ok(refused);
+            return Ok(call.follow(refused, false));
         }
     };
     let pretty = call.query.flag("pretty");
-    let response = answer(&inner, &mut call, body).await;
-    let mut response =
-        response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }));
+    let mut response = match answer(&inner, &mut call, body).await {
+        Ok(response) => response,
+        Err(error) => {
+            let response = respond::error(&error, Media { pretty, ..Media::default() });
+            match &call.trail {
+                Some(trail) => trail.failed(&error, response),
+                None => response,
+            }
+        }
+    };
     if nameless {
         response.extensions_mut().insert(Unauthenticated);
     }
@@ -438,17 +518,29 @@ async fn pipeline(
 
 /// What this server, or the one that serves the path behind it, says. Warnings are added to whatever comes back.
 async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Result<Response, ApiError> {
-    inner.authorize(&call.attributes())?;
+    let attributes = call.attributes();
+    let decision = inner.decide(&attributes);
+    if let Some(trail) = call.trail() {
+        trail.decided(&decision);
+    }
+    allowed(&attributes, decision)?;
     let remote = inner.aggregation.table.load().of_path(&call.info.path).cloned();
     if let Some(remote) = remote {
-        return aggregation::forward(inner, call, &remote, body).await;
+        let response = aggregation::forward(inner, call, &remote, body).await?;
+        return Ok(call.follow(response, false));
     }
     let pretty = call.query.flag("pretty");
     let result = route::dispatch(inner, call, body).await;
-    let mut response =
-        result.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..error_media(call) }));
+    // An error is always an object.
+    let whole = result.is_err() || call.info.is_resource && !call.info.is_long_running();
+    let mut response = result.unwrap_or_else(|error| {
+        if let Some(trail) = call.trail() {
+            trail.status(&error.to_status());
+        }
+        respond::error(&error, Media { pretty, ..error_media(call) })
+    });
     respond::warn(&mut response, &call.warnings);
-    Ok(response)
+    Ok(call.follow(response, whole))
 }
 
 /// Errors are documents of the asked encoding, else indented JSON.
@@ -488,10 +580,7 @@ impl Inner {
 
     /// 403 unless allowed.
     pub fn authorize(&self, attributes: &Attributes) -> Result<(), ApiError> {
-        match self.decide(attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
-        }
+        allowed(attributes, self.decide(attributes))
     }
 
     /// The resource now served under this name.
@@ -507,6 +596,13 @@ impl Inner {
     /// A stored object of a built-in kind, decoded; shared, not copied.
     pub fn stored(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         access::Reader::get(&self.reader, group, plural, namespace, name)
+    }
+}
+
+fn allowed(attributes: &Attributes, decision: Decision) -> Result<(), ApiError> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
     }
 }
 

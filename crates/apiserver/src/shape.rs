@@ -14,7 +14,7 @@ use kinds::Resource;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::{body_kind, catalogue::Served, negotiate::Encoding, options::FieldValidation};
+use crate::{body_kind, catalogue::Served, negotiate::Encoding, options::FieldValidation, server::Call};
 
 /// Reads a body into any JSON value, and the duplicate fields in it.
 pub fn parse(bytes: &Bytes, encoding: Encoding) -> Result<decode::Decoded, ApiError> {
@@ -91,13 +91,13 @@ pub fn stored_custom(resource: &Resource, object: &mut Object) {
     }
 }
 
-/// A body as an object of `served`: the one way from bytes to an object. Warnings go to `warnings`.
+/// A body as an object of `served`: the one way from bytes to an object. Warnings go to the call's.
 pub fn body(
     served: &Served,
     bytes: &Bytes,
     encoding: Encoding,
     validation: FieldValidation,
-    warnings: &mut Vec<String>,
+    call: &mut Call,
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = body_kind::read(bytes, encoding, &served.resource.kind)?;
     body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)?;
@@ -108,7 +108,9 @@ pub fn body(
         found = decode::in_order(bytes, found);
     }
     let resource = &served.resource;
-    strict(validation, found.into_iter(), warnings, |why| unfit(&resource.version, &resource.kind, &why))?;
+    let refuse = |why: String| unfit(&resource.version, &resource.kind, &why);
+    strict(validation, found.into_iter(), &mut call.warnings, refuse)?;
+    call.note_sent(&value);
     Ok(value)
 }
 
@@ -119,7 +121,7 @@ pub fn foreign(
     encoding: Encoding,
     (api_version, kind): (&'static str, &'static str),
     validation: FieldValidation,
-    warnings: &mut Vec<String>,
+    call: &mut Call,
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = body_kind::read(bytes, encoding, kind)?;
     if value.get("apiVersion").and_then(Value::as_str) == older(kind) && older(kind).is_some() {
@@ -132,7 +134,8 @@ pub fn foreign(
         structure::check(&value, &schema).map_err(|why| unfit(version, kind, &why))?;
         found.extend(structure::prune(&mut value, &schema));
     }
-    strict(validation, found.into_iter(), warnings, |why| unfit(version, kind, &why))?;
+    strict(validation, found.into_iter(), &mut call.warnings, |why| unfit(version, kind, &why))?;
+    call.note_sent(&value);
     Ok(value)
 }
 

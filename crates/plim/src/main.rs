@@ -1,5 +1,6 @@
 //! `plim`: the command line of Plimsoll. The only room that prints.
 
+mod audit;
 mod client;
 mod cluster;
 mod commands;

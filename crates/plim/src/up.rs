@@ -7,6 +7,7 @@ use clap::Args;
 use ipnet::Ipv4Net;
 
 use crate::{
+    audit::AuditFlags,
     cluster::{
         control::{Addresses, Control, Part},
         layout::Layout,
@@ -51,6 +52,8 @@ struct Common {
     /// Leave a part to another program, such as upstream's kube-scheduler; may be given several times.
     #[arg(long, value_enum, value_name = "PART")]
     disable: Vec<Part>,
+    #[command(flatten)]
+    audit: AuditFlags,
 }
 
 /// Start the control plane alone.
@@ -89,6 +92,7 @@ pub struct Down {
 
 impl Common {
     fn check(&self) -> Result<()> {
+        self.audit.check()?;
         ensure!(self.service_cidr.prefix_len() <= 24, "--service-cidr needs a range of /24 or larger");
         let ranges = [
             ("--service-cidr", self.service_cidr),
@@ -137,7 +141,8 @@ impl Service for ControlPlane<'_> {
     async fn start(&mut self, progress: &Progress) -> Result<Control> {
         let listen = self.common.listen;
         let advertise = if listen.is_unspecified() { own_address() } else { listen };
-        Control::start(self.data, &self.common.addresses(advertise), &self.common.disable, progress).await
+        let (addresses, audit) = (self.common.addresses(advertise), self.common.audit.open()?);
+        Control::start(self.data, &addresses, &self.common.disable, audit, progress).await
     }
 
     fn tell(&self, control: &Control, progress: &Progress) {
@@ -196,7 +201,8 @@ impl Service for Cluster<'_> {
         machine.up(data)?;
         step.done();
         let addresses = self.up.common.addresses(machine.gateway()?.into());
-        let control = Control::start(data, &addresses, &self.up.common.disable, progress).await?;
+        let audit = self.up.common.audit.open()?;
+        let control = Control::start(data, &addresses, &self.up.common.disable, audit, progress).await?;
         let nodes = node::start_all(data, &machine, &control, None, progress).await?;
         Ok((control, nodes))
     }

@@ -251,6 +251,7 @@ mod tests {
             dry_run: false,
             now: Utc::now(),
             warnings: &mut Vec::new(),
+            audit: None,
             companions: &mut Vec::new(),
         };
         plugin.validate(&mut request, &Memory::default()).await

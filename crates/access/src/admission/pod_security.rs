@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use apimachinery::ApiError;
+use apimachinery::{ApiError, FieldError};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -17,10 +17,13 @@ use crate::{
 /// How many pods are looked at when a namespace grows stricter.
 const MOST_PODS: usize = 3000;
 
+/// What annotations of the audit log begin with.
+const PREFIX: &str = "pod-security.kubernetes.io/";
+
 /// Ways to use a pod that do not change what it may do.
 const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
-/// See the module. Audit annotations are not written: there is no audit log.
+/// See the module.
 pub struct PodSecurity;
 
 /// `host namespaces (hostNetwork=true), privileged (…)`
@@ -29,6 +32,12 @@ fn told(violations: &[Violation]) -> String {
         if v.detail.is_empty() { v.reason.to_owned() } else { format!("{} ({})", v.reason, v.detail) }
     };
     violations.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Several errors as one text.
+fn all(errors: &[FieldError]) -> String {
+    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) }
 }
 
 /// Where the template of pods is in an object of a resource that has one.
@@ -156,7 +165,15 @@ impl Admission for PodSecurity {
         }
         let Some(namespace) = reader.get("", "namespaces", "", &at.namespace) else { return Ok(()) };
         let (policy, errors) = Policy::of_labels(&namespace["metadata"]["labels"]);
+        let annotate = |key: &str, value: &dyn Fn() -> String| {
+            if let Some(audit) = request.audit {
+                audit.annotate(&format!("{PREFIX}{key}"), value());
+            }
+        };
         if errors.is_empty() && policy.is_open() {
+            if is_pod {
+                annotate("enforce-policy", &|| policy.enforce.to_string());
+            }
             return Ok(());
         }
         let none = json!({});
@@ -165,12 +182,24 @@ impl Admission for PodSecurity {
             None if request.old.is_some_and(|old| !matters(request.object, old)) => return Ok(()),
             None => &*request.object,
         };
+        if !errors.is_empty() {
+            annotate("error", &|| format!("Failed to parse policy: {}", all(&errors)));
+        }
+        let enforced = if is_pod { evaluate(policy.enforce, pod) } else { Vec::new() };
         if is_pod {
-            let violations = evaluate(policy.enforce, pod);
+            annotate("enforce-policy", &|| policy.enforce.to_string());
+        }
+        if request.audit.is_some() {
+            let violations = evaluate(policy.audit, pod);
             if !violations.is_empty() {
-                let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, told(&violations));
-                return Err(forbidden(request, &why));
+                let words =
+                    || format!("would violate PodSecurity \"{}\": {}", policy.audit, told(&violations));
+                annotate("audit-violations", &words);
             }
+        }
+        if !enforced.is_empty() {
+            let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, told(&enforced));
+            return Err(forbidden(request, &why));
         }
         let violations = evaluate(policy.warn, pod);
         if !violations.is_empty() {

@@ -225,6 +225,7 @@ mod tests {
             dry_run: false,
             now: Utc::now(),
             warnings: &mut Vec::new(),
+            audit: None,
             companions: &mut Vec::new(),
         };
         PolicyParameters { authorizer: Arc::new(Only(allowed)) }.validate(&mut request, reader).await

@@ -217,6 +217,7 @@ mod tests {
             dry_run: false,
             now: chrono::DateTime::default(),
             warnings: &mut Vec::new(),
+            audit: None,
             companions: &mut companions,
         };
         ResourceQuota.validate(&mut request, memory).await.map_err(|e| e.message)?;

@@ -160,6 +160,7 @@ mod tests {
             dry_run: false,
             now: chrono::DateTime::default(),
             warnings: &mut Vec::new(),
+            audit: None,
             companions: &mut Vec::new(),
         };
         RuntimeClass.mutate(&mut request, &memory).await.map_err(|e| e.message)?;

@@ -98,7 +98,7 @@ pub(crate) async fn forward(
     }
     let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     without_hops(response.headers_mut(), switched);
-    proxy::relay(response, call.upgrade.take())
+    proxy::relay(response, call.upgrade.take(), call.trail.clone())
 }
 
 fn unreached(why: &str) -> String {

@@ -8,9 +8,12 @@ use std::{
 use apimachinery::{Object, meta};
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    adjusting::Alarm,
+    borrowing::{Bounds, Known},
+    demand::Demand,
     now,
     queues::{Arrangement, Arrival, Queues, Ticket},
     stats::Stats,
@@ -28,6 +31,10 @@ pub struct Spec {
     pub uid: String,
     pub exempt: bool,
     pub shares: u32,
+    /// How many percent of its seats others may have.
+    pub lends: u32,
+    /// How many percent more it may have of others'; `None`: as many as there are.
+    pub borrows: Option<u32>,
     /// Queues, hand, length of a queue.
     pub queuing: (usize, usize, usize),
 }
@@ -40,6 +47,7 @@ impl Spec {
         let part = if exempt { &spec["exempt"] } else { &spec["limited"] };
         let shares = part["nominalConcurrencyShares"].as_u64().unwrap_or(if exempt { 0 } else { 30 });
         let response = &part["limitResponse"];
+        let percent = |field: &str| part[field].as_u64().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let number = |field: &str, default: u64, most: u64| {
             let asked = response["queuing"][field].as_u64().filter(|n| *n > 0).unwrap_or(default);
             usize::try_from(asked.min(most)).unwrap_or_default()
@@ -54,13 +62,16 @@ impl Spec {
             uid: meta::uid(object).to_owned(),
             exempt,
             shares: u32::try_from(shares).unwrap_or(u32::MAX),
+            lends: percent("lendablePercent").unwrap_or(0).min(100),
+            borrows: if exempt { None } else { percent("borrowingLimitPercent") },
             queuing,
         }
     }
 
     /// A level that every server has, if nobody says otherwise.
     pub fn mandatory(name: &str, exempt: bool, shares: u32) -> Self {
-        Self { name: name.to_owned(), uid: String::new(), exempt, shares, queuing: (0, 0, 0) }
+        let (name, uid) = (name.to_owned(), String::new());
+        Self { name, uid, exempt, shares, lends: 0, borrows: None, queuing: (0, 0, 0) }
     }
 }
 
@@ -71,7 +82,7 @@ type Wake = (oneshot::Sender<Permit>, Arc<Stats>);
 #[derive(Default)]
 struct Dropped {
     /// The second that is counted, and how many it had.
-    since: Option<tokio::time::Instant>,
+    since: Option<Instant>,
     count: u64,
     retry: u64,
 }
@@ -97,12 +108,30 @@ impl Dropped {
     }
 }
 
+/// What a level has to do with others.
+struct Lending {
+    bounds: Bounds,
+    demand: Demand,
+    /// The limit now.
+    current: u32,
+    /// What was aimed at when it was set.
+    target: Option<f64>,
+}
+
+impl Lending {
+    fn known(&self, exempt: bool) -> Known {
+        Known { exempt, bounds: self.bounds, current: self.current, demand: self.demand }
+    }
+}
+
 /// See the module.
 pub struct Level {
     pub spec: Spec,
     pub exempt: bool,
     pub mark: HeaderValue,
     queues: Mutex<Queues<Wake>>,
+    lending: Mutex<Lending>,
+    alarm: Arc<Alarm>,
     dropped: Mutex<Dropped>,
 }
 
@@ -132,9 +161,12 @@ impl Drop for Permit {
         let seats = self.ticket.map_or(1, |t| t.seats);
         self.stats.executing.fetch_sub(1, Relaxed);
         self.stats.executing_seats.fetch_sub(seats.into(), Relaxed);
-        if let Some(ticket) = self.ticket {
-            let started = self.level.queues.lock().finish(ticket, now());
-            self.level.wake(started);
+        match self.ticket {
+            Some(ticket) => {
+                let started = self.level.queues.lock().finish(ticket, now());
+                self.level.wake(started);
+            }
+            None => self.level.queues.lock().exit(1, now()),
         }
     }
 }
@@ -157,31 +189,55 @@ impl Drop for Waiter<'_> {
 }
 
 impl Level {
-    pub fn new(spec: Spec, limit: u32) -> Self {
+    pub fn new(spec: Spec, bounds: Bounds, alarm: Arc<Alarm>) -> Self {
         let (queues, hand, length) = spec.queuing;
+        let limit = bounds.first();
         let arrangement = Arrangement { limit, queues, hand, length };
         Self {
             exempt: spec.exempt,
             mark: HeaderValue::from_str(&spec.uid).unwrap_or(HeaderValue::from_static("")),
             queues: Mutex::new(Queues::new(arrangement, now())),
+            lending: Mutex::new(Lending { bounds, demand: Demand::default(), current: limit, target: None }),
+            alarm,
             dropped: Mutex::default(),
             spec,
         }
     }
 
-    /// Seats of the level.
-    pub fn limit(&self) -> u32 {
-        self.queues.lock().limit()
+    /// Between which limits it is.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.lending.lock().bounds = bounds;
     }
 
-    pub fn set_limit(self: &Arc<Self>, limit: u32) {
+    /// What borrowing goes by, with the demand since the last time. `missed`: so many periods had passed before without
+    /// anybody looking, as there was no demand.
+    pub fn known(&self, missed: u32, at: Instant) -> Known {
+        let observed = self.queues.lock().take_demand(at);
+        let mut lending = self.lending.lock();
+        lending.demand.fade(missed);
+        lending.demand.update(observed);
+        lending.known(self.exempt)
+    }
+
+    /// Sets the limit, and notes what was aimed at.
+    pub fn set_limit(self: &Arc<Self>, limit: u32, target: Option<f64>) {
+        {
+            let mut lending = self.lending.lock();
+            (lending.current, lending.target) = (limit, target);
+        }
         let started = self.queues.lock().set_limit(limit, now());
         self.wake(started);
     }
 
+    /// What it has to do with others: its bounds and limit, its demand in the last period, and what was aimed at then.
+    pub fn figures(&self) -> (Known, Option<f64>) {
+        let lending = self.lending.lock();
+        (lending.known(self.exempt), lending.target)
+    }
+
     /// The most seats that one request may take.
     pub fn widest(&self) -> u32 {
-        let limit = self.limit();
+        let limit = self.lending.lock().bounds.nominal;
         let hand = u32::try_from(self.spec.queuing.1.max(1)).unwrap_or(u32::MAX);
         ((f64::from(limit) * WIDEST).ceil() as u32).min(limit / hand).max(1)
     }
@@ -208,16 +264,19 @@ impl Level {
         hash: u64,
         patience: Duration,
     ) -> Result<Permit, Refusal> {
+        let begun = now();
         if level.exempt {
+            level.queues.lock().enter(1, begun);
+            level.alarm.ring();
             return Ok(level.permit(stats, None));
         }
-        let begun = now();
         let mut receiver = None;
         let arrival = level.queues.lock().arrive(seats, hash, begun, || {
             let (sender, got) = oneshot::channel();
             receiver = Some(got);
             (sender, stats.clone())
         });
+        level.alarm.ring();
         let (reason, waited) = match (arrival, receiver) {
             (Arrival::Start(ticket), _) => {
                 stats.waited(true, Duration::ZERO);

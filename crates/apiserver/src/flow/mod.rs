@@ -6,14 +6,20 @@
 //! exempt, and what stays open for long, takes no seat; a watch takes some while it is set up.
 //!
 //! Reading order: [`schema`], [`level`] (the objects) → [`snapshot`] (all of them, replaced as a whole) → [`deal`],
-//! [`queues`] (who is next) → [`width`] (how many seats a request takes) → [`status`] → [`exposition`].
+//! [`queues`] (who is next) → [`width`] (how many seats a request takes) → [`demand`], [`allocate`], [`borrowing`],
+//! [`adjusting`] (whose seats) → [`status`] → [`exposition`].
 //!
-//! Levels lend each other nothing: `lendablePercent` and `borrowingLimitPercent` have no effect. A write takes one seat,
-//! whatever number of watches it wakes, because they share its bytes.
+//! Levels lend each other seats: every ten seconds their limits are adjusted to what was asked of them, within bounds. While
+//! nothing is asked nothing is adjusted. A write takes one seat, whatever number of watches it wakes, because they share
+//! its bytes; so does whatever is exempt.
 //!
 //! Source: `k8s.io/apiserver/pkg/util/flowcontrol`, `pkg/server/filters/priority-and-fairness.go`; KEP-1040.
 
+mod adjusting;
+mod allocate;
+mod borrowing;
 mod deal;
+mod demand;
 mod exposition;
 mod level;
 mod queues;
@@ -43,6 +49,7 @@ pub(crate) use exposition::page;
 pub(crate) use width::Counts;
 
 use self::{
+    adjusting::{Alarm, Last},
     level::{Level, Permit, Refusal},
     snapshot::Snapshot,
     stats::Stats,
@@ -71,6 +78,9 @@ pub(crate) struct Flow {
     stats: Mutex<HashMap<(String, String), Arc<Stats>>>,
     /// How many objects there are.
     pub counts: Counts,
+    /// Wakes whoever adjusts limits.
+    alarm: Arc<Alarm>,
+    last: Mutex<Last>,
 }
 
 impl Flow {
@@ -80,15 +90,24 @@ impl Flow {
             snapshot: ArcSwap::new(Arc::new(Snapshot::default())),
             stats: Mutex::default(),
             counts: Counts::default(),
+            alarm: Arc::default(),
+            last: Mutex::new(Last { at: now(), fair: 0.0 }),
         };
         let first = Snapshot::new(&[], &[], seats, &flow, None);
         flow.snapshot.store(Arc::new(first));
+        flow.rearranged();
         flow
     }
 
     /// The counters of a schema in a level.
     fn stats_of(&self, level: &str, schema: &str) -> Arc<Stats> {
         self.stats.lock().entry((level.to_owned(), schema.to_owned())).or_default().clone()
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.alarm.end();
     }
 }
 

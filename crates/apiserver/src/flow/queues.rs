@@ -10,7 +10,10 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::deal::deal;
+use super::{
+    deal::deal,
+    demand::{Integrator, Observed},
+};
 
 /// How long a request is taken to be before it is over, in seconds.
 const GUESS: f64 = 60.0;
@@ -89,6 +92,8 @@ pub struct Queues<W> {
     busy: usize,
     robin: usize,
     numbers: u64,
+    /// Of seats in use and wanted.
+    demand: Integrator,
 }
 
 impl<W> Queues<W> {
@@ -106,11 +111,8 @@ impl<W> Queues<W> {
             busy: 0,
             robin: 0,
             numbers: 0,
+            demand: Integrator::new(now),
         }
-    }
-
-    pub fn limit(&self) -> u32 {
-        self.arrangement.limit
     }
 
     /// More or fewer seats from now on. Returns who may begin.
@@ -118,6 +120,27 @@ impl<W> Queues<W> {
         self.advance(now);
         self.arrangement.limit = limit;
         self.dispatch(now)
+    }
+
+    /// What the demand was like since the last time.
+    pub fn take_demand(&mut self, now: Instant) -> Observed {
+        self.demand.take(now)
+    }
+
+    fn note_demand(&mut self, now: Instant) {
+        self.demand.set(f64::from(self.in_use) + self.wanted as f64, now);
+    }
+
+    /// A request begins that nobody limits: only its demand counts.
+    pub fn enter(&mut self, seats: u32, now: Instant) {
+        self.in_use += seats;
+        self.note_demand(now);
+    }
+
+    /// It is over.
+    pub fn exit(&mut self, seats: u32, now: Instant) {
+        self.in_use -= seats;
+        self.note_demand(now);
     }
 
     fn advance(&mut self, now: Instant) {
@@ -151,6 +174,12 @@ impl<W> Queues<W> {
     /// A request of the flow `hash` comes. `wake` is made if it has to wait.
     pub fn arrive(&mut self, seats: u32, hash: u64, now: Instant, wake: impl FnOnce() -> W) -> Arrival {
         self.advance(now);
+        let arrival = self.place(seats, hash, now, wake);
+        self.note_demand(now);
+        arrival
+    }
+
+    fn place(&mut self, seats: u32, hash: u64, now: Instant, wake: impl FnOnce() -> W) -> Arrival {
         if self.queues.is_empty() {
             if self.fits(seats) {
                 return Arrival::Start(self.begin(None, seats, now));
@@ -194,7 +223,8 @@ impl<W> Queues<W> {
     /// Everybody who may begin now.
     pub fn dispatch(&mut self, now: Instant) -> Vec<(W, Ticket)> {
         let mut started = Vec::new();
-        while self.waiting > 0 && self.in_use < self.arrangement.limit {
+        // A level that has lent all its seats works at one request at a time.
+        while self.waiting > 0 && (self.executing == 0 || self.in_use < self.arrangement.limit) {
             let Some(index) = self.first() else { break };
             let queue = &mut self.queues[index];
             let Some(seats) = queue.waiting.front().map(|w| w.seats) else { break };
@@ -242,6 +272,7 @@ impl<W> Queues<W> {
             queue.bound();
             self.busy -= usize::from(queue.is_idle());
         }
+        self.note_demand(now);
         if self.waiting == 0 { Vec::new() } else { self.dispatch(now) }
     }
 
@@ -258,6 +289,7 @@ impl<W> Queues<W> {
         self.busy -= usize::from(queue.is_idle());
         self.wanted -= seats;
         self.waiting -= 1;
+        self.note_demand(now);
         (true, self.dispatch(now))
     }
 }
@@ -340,6 +372,31 @@ mod tests {
         assert!(left && started.is_empty());
         assert!(!queues.leave(queue, number, now).0);
         assert!(waits(&queues.arrive(1, 0, now, || "c")));
+    }
+
+    #[test]
+    fn a_level_without_seats_works_at_one_request_after_the_other() {
+        let now = Instant::now();
+        let mut queues: Queues<&str> = Queues::new(Arrangement { limit: 0, ..ONE }, now);
+        let first = ticket(queues.arrive(1, 0, now, || "a"));
+        assert!(waits(&queues.arrive(1, 0, now, || "b")));
+        assert!(waits(&queues.arrive(1, 0, now, || "c")));
+        let started = queues.finish(first, now);
+        assert_eq!(started.iter().map(|(who, _)| *who).collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn who_waits_wants_seats_too() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(10);
+        let mut queues: Queues<&str> = Queues::new(ONE, now);
+        let _held = ticket(queues.arrive(2, 0, now, || "a"));
+        let Arrival::Wait { queue, number } = queues.arrive(3, 1, now, || "b") else { panic!() };
+        let demand = queues.take_demand(later);
+        assert_eq!((demand.average, demand.deviation, demand.most), (5.0, 0.0, 5.0));
+        queues.leave(queue, number, later);
+        assert_eq!(queues.take_demand(later).most, 5.0, "it was there when the period began");
+        assert_eq!(queues.take_demand(later + Duration::from_secs(1)).most, 2.0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{
     Flow,
+    borrowing::Bounds,
     level::{Level, Spec},
     schema::Schema,
 };
@@ -50,7 +51,7 @@ fn mandatory(name: &str, precedence: i64, group: &str) -> Object {
 
 impl Snapshot {
     /// What the objects say; what has to be there and is missing is added. A level that stays what it was in `old` keeps
-    /// its seats and queues. `seats`: of the whole server.
+    /// its seats and queues. `seats`: of the whole server. [`Flow::rearranged`] puts their limits in force.
     pub fn new(schemas: &[Object], levels: &[Object], seats: u32, flow: &Flow, old: Option<&Self>) -> Self {
         let mut specs: BTreeMap<String, Spec> =
             levels.iter().map(Spec::of).map(|spec| (spec.name.clone(), spec)).collect();
@@ -62,10 +63,12 @@ impl Snapshot {
         let mut snapshot = Self::default();
         for (name, spec) in specs {
             let part = if sum > 0.0 { f64::from(spec.shares) / sum } else { 0.0 };
-            let limit = (f64::from(seats) * part).ceil() as u32;
+            let nominal = (f64::from(seats) * part).ceil() as u32;
+            let bounds = Bounds::new(nominal, spec.lends, spec.borrows, seats);
             let kept = old.and_then(|old| old.levels.get(&name)).filter(|level| level.spec == spec);
-            let level = kept.cloned().unwrap_or_else(|| Arc::new(Level::new(spec, limit)));
-            level.set_limit(limit);
+            let new = || Arc::new(Level::new(spec, bounds, flow.alarm.clone()));
+            let level = kept.cloned().unwrap_or_else(new);
+            level.set_bounds(bounds);
             snapshot.levels.insert(name, level);
         }
         let mut missing = Vec::new();

@@ -7,7 +7,10 @@ use apimachinery::{ApiError, Object, meta};
 use kinds::apiextensions::names;
 use store::Revision;
 
-use super::snapshot::{Snapshot, level_of};
+use super::{
+    adjusting,
+    snapshot::{Snapshot, level_of},
+};
 use crate::{catalogue::Served, custom, server::Inner};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -29,6 +32,10 @@ pub fn start(inner: &Arc<Inner>) -> Result<(), ApiError> {
     let follower = Follower { schemas, levels };
     let (since, wrong) = follower.enforce(inner)?;
     tokio::spawn(follower.run(Arc::downgrade(inner), since, wrong));
+    let (alarm, served) = (inner.flow.alarm.clone(), Arc::downgrade(inner));
+    tokio::spawn(async move {
+        adjusting::drive(&alarm, |occasion| Some(served.upgrade()?.flow.adjust(occasion))).await;
+    });
     Ok(())
 }
 
@@ -84,6 +91,7 @@ impl Follower {
         let old = inner.flow.snapshot.load_full();
         let new = Snapshot::new(&schemas, &levels, inner.config.seats, &inner.flow, Some(&old));
         inner.flow.snapshot.store(Arc::new(new));
+        inner.flow.rearranged();
         let exists = |schema: &Object| levels.iter().any(|level| meta::name(level) == level_of(schema));
         let wrong = schemas.into_iter().filter(|schema| !said(schema, exists(schema))).collect();
         Ok((at.min(also), wrong))

@@ -3,7 +3,7 @@
 //!
 //! `kubectl explain`, the merging of `kubectl apply` and the check that a write takes `fieldValidation` read v3; older
 //! clients and code generators read v2. Reading order: [`operations`] (what paths take) → [`schemas`] (types by name) →
-//! [`v3`], [`v2`] → [`gnostic`] (v2 as protobuf).
+//! [`v3`], [`v2`] → [`gnostic`] (both as protobuf).
 
 mod gnostic;
 mod operations;
@@ -35,13 +35,24 @@ use crate::{
 /// A document and its hash.
 struct Document {
     bytes: Bytes,
+    /// Of the bytes; their protobuf form goes by it too.
     hash: String,
+    protobuf: OnceLock<Bytes>,
 }
 
 impl Document {
     fn new(bytes: Vec<u8>) -> Self {
         let hash = Sha512::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
-        Self { bytes: bytes.into(), hash }
+        Self { bytes: bytes.into(), hash, protobuf: OnceLock::new() }
+    }
+
+    /// A v3 document as protobuf.
+    fn protobuf(&self) -> Bytes {
+        let encode = || {
+            serde_json::from_slice(&self.bytes)
+                .map_or_else(|_| Bytes::new(), |v| gnostic::v3::encode(&v).into())
+        };
+        self.protobuf.get_or_init(encode).clone()
     }
 }
 
@@ -120,6 +131,12 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
         response.headers_mut().remove(header::CONTENT_TYPE);
         return Ok(response);
     };
+    let Some(form) = negotiate::openapi(&call.headers, 3) else {
+        let mut response = respond::text(406, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+        return Ok(response);
+    };
     match call.query.get("hash") {
         Some(asked) if asked != document.hash => {
             let mut response = respond::text(301, "");
@@ -129,7 +146,13 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
             Ok(response)
         }
         asked => {
-            let mut response = answer(call, document, "application/json");
+            let (kind, bytes) = match form {
+                negotiate::Form::Protobuf => {
+                    ("application/com.github.proto-openapi.spec.v3.v1.0+protobuf", document.protobuf())
+                }
+                negotiate::Form::Json | negotiate::Form::Yaml => ("application/json", document.bytes.clone()),
+            };
+            let mut response = answer(call, &document.hash, bytes, kind);
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
             if asked.is_some() {
                 let forever = HeaderValue::from_static("public, immutable");
@@ -144,29 +167,32 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
 pub(crate) fn v2(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
     let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
     let made = inner.documents.of(&catalogue);
-    match negotiate::openapi(&call.headers)? {
+    let form = negotiate::openapi(&call.headers, 2);
+    match form.ok_or_else(|| negotiate::not_acceptable(negotiate::Offer::Plain, false))? {
         negotiate::Form::Protobuf => {
-            let encode = || Document::new(gnostic::encode(&swagger(&catalogue, &table)));
+            let encode = || Document::new(gnostic::v2::encode(&swagger(&catalogue, &table)));
             let document = made.v2_protobuf.get_or_init(encode);
-            Ok(answer(call, document, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"))
+            let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+            Ok(answer(call, &document.hash, document.bytes.clone(), kind))
         }
         negotiate::Form::Json | negotiate::Form::Yaml => {
             let json = || Document::new(swagger(&catalogue, &table).to_string().into_bytes());
-            Ok(answer(call, made.v2.get_or_init(json), "application/json"))
+            let document = made.v2.get_or_init(json);
+            Ok(answer(call, &document.hash, document.bytes.clone(), "application/json"))
         }
     }
 }
 
 /// The document, unless the client has it already.
-fn answer(call: &Call, document: &Document, content_type: &'static str) -> Response {
-    let tag = format!("\"{}\"", document.hash);
+fn answer(call: &Call, hash: &str, bytes: Bytes, content_type: &'static str) -> Response {
+    let tag = format!("\"{hash}\"");
     let asked = call.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let mut response = if asked.is_some_and(|asked| asked.split(',').any(|asked| asked.trim() == tag)) {
         let mut response = respond::plain(304, content_type, Bytes::new());
         response.headers_mut().remove(header::CONTENT_TYPE);
         response
     } else {
-        respond::plain(200, content_type, document.bytes.clone())
+        respond::plain(200, content_type, bytes)
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -12,6 +12,7 @@ pub(crate) mod checking;
 mod invocation;
 mod kept;
 mod mutating;
+mod notes;
 mod parameters;
 mod policy;
 mod validating;

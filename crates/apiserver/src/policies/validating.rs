@@ -13,6 +13,7 @@ use super::{
     forbidden,
     invocation::{Around, BUDGET, OUT_OF_BUDGET, Shown, bound, conditions_hold, evaluate, matched},
     is_exempt,
+    notes::Notes,
     policy::{Binding, Expression, Policy, list},
 };
 use crate::{admission_match::Subject, admit::Write, server::Inner, webhooks::Seen};
@@ -23,7 +24,13 @@ const MAX_MESSAGE: usize = 5 << 10;
 /// What a policy wants to be true.
 pub(crate) struct Validating {
     validations: Vec<Validation>,
-    annotations: Vec<Expression>,
+    annotations: Vec<Annotation>,
+}
+
+/// What the audit log is to be told.
+struct Annotation {
+    key: String,
+    value: Expression,
 }
 
 struct Validation {
@@ -55,7 +62,10 @@ impl Validating {
         };
         Self {
             validations: list(&spec["validations"], validation),
-            annotations: list(&spec["auditAnnotations"], |value| Expression::of(&value["valueExpression"])),
+            annotations: list(&spec["auditAnnotations"], |value| Annotation {
+                key: value["key"].as_str().unwrap_or_default().to_owned(),
+                value: Expression::of(&value["valueExpression"]),
+            }),
         }
     }
 }
@@ -90,6 +100,7 @@ pub(crate) async fn validate(
     let around = OnceLock::new();
     let object = Some(&*request.object).filter(|object| !object.is_null());
     let (mut refused, mut warnings) = (None, Vec::new());
+    let mut notes = Notes::new(request.audit);
     for policy in policies.iter() {
         let mut refuse = |binding: Option<&Binding>, denial: Denial| {
             let with =
@@ -133,7 +144,11 @@ pub(crate) async fn validate(
                 let shown: &Shown<'_> = shown.get_or_init(|| Shown::new(&subject, around, &seen));
                 let scope = shown.scope(param.as_deref());
                 let verdict = judge(policy, &scope.with_variables(&policy.variables));
-                for denial in verdict.denials {
+                notes.annotations(&verdict.annotations);
+                for (index, denial) in verdict.denials {
+                    if binding.actions.iter().any(|action| action == "Audit") {
+                        notes.failure(&policy.name, binding, index, &denial.message);
+                    }
                     if binding.actions.iter().any(|action| action == "Warn") {
                         warnings.push(format!(
                             "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
@@ -148,7 +163,9 @@ pub(crate) async fn validate(
                 verdict.failures.into_iter().for_each(|failure| refuse(Some(binding), failure));
             }
         }
+        notes.tell_annotations(&policy.name);
     }
+    notes.tell_failures();
     request.warnings.extend(warnings);
     let Some((message, Reason(reason, code))) = refused else { return Ok(()) };
     let mut error = forbidden(write, request.object, &message, std::slice::from_ref(&message));
@@ -159,15 +176,18 @@ pub(crate) async fn validate(
 /// What a policy says of a write.
 #[derive(Default)]
 struct Verdict {
-    denials: Vec<Denial>,
+    /// With the place of the validation.
+    denials: Vec<(usize, Denial)>,
+    /// For the audit log: a key and what it is to say.
+    annotations: Vec<(String, String)>,
     /// Of audit annotations.
     failures: Vec<Denial>,
 }
 
 fn judge(policy: &Policy<Validating>, scope: &Composed<'_>) -> Verdict {
     let failed = |why: String| {
-        let denials = if policy.ignores_failure { Vec::new() } else { vec![Denial::invalid(why)] };
-        Verdict { denials, failures: Vec::new() }
+        let denials = if policy.ignores_failure { Vec::new() } else { vec![(0, Denial::invalid(why))] };
+        Verdict { denials, ..Verdict::default() }
     };
     match conditions_hold(&policy.conditions, policy.ignores_failure, scope) {
         Ok(true) => {}
@@ -184,18 +204,18 @@ fn judge(policy: &Policy<Validating>, scope: &Composed<'_>) -> Verdict {
         }
     }
     let mut verdict = Verdict::default();
-    for (validation, outcome) in policy.what.validations.iter().zip(outcomes) {
+    for ((index, validation), outcome) in policy.what.validations.iter().enumerate().zip(outcomes) {
         match outcome {
             Ok(true) => {}
             Ok(false) => {
                 let message = message(validation, scope, &mut budget);
-                verdict.denials.push(Denial { message, reason: validation.reason });
+                verdict.denials.push((index, Denial { message, reason: validation.reason }));
             }
             Err(_) if policy.ignores_failure => {}
-            Err(why) => verdict.denials.push(Denial::invalid(why)),
+            Err(why) => verdict.denials.push((index, Denial::invalid(why))),
         }
     }
-    verdict.failures = annotate(policy, scope);
+    annotate(policy, scope, &mut verdict);
     verdict
 }
 
@@ -214,26 +234,28 @@ fn message(validation: &Validation, scope: &Composed<'_>, budget: &mut u64) -> S
         .unwrap_or_else(|| format!("failed expression: {}", validation.expression.source.trim()))
 }
 
-/// Evaluates the annotations for the audit log, which this server does not keep: only what is wrong with them counts.
-fn annotate(policy: &Policy<Validating>, scope: &Composed<'_>) -> Vec<Denial> {
-    let (mut budget, mut failures) = (BUDGET, Vec::new());
-    for annotation in &policy.what.annotations {
-        match evaluate(annotation, scope, &mut budget) {
+/// Evaluates the annotations for the audit log. What is wrong with them counts even where no log is kept.
+fn annotate(policy: &Policy<Validating>, scope: &Composed<'_>, verdict: &mut Verdict) {
+    let mut budget = BUDGET;
+    for Annotation { key, value } in &policy.what.annotations {
+        match evaluate(value, scope, &mut budget) {
+            Ok(CelValue::String(text)) if !text.trim().is_empty() => {
+                verdict.annotations.push((key.clone(), text.trim().to_owned()));
+            }
             Ok(CelValue::String(_) | CelValue::Null) => {}
-            Ok(other) => failures.push(Denial::invalid(format!(
+            Ok(other) => verdict.failures.push(Denial::invalid(format!(
                 "valueExpression '{}' resulted in unsupported return type: {:?}. Return type must be either string or null.",
-                annotation.source,
+                value.source,
                 other.type_of()
             ))),
             Err(_) if policy.ignores_failure => {}
             Err(why) => {
                 let out = why.is_none();
-                failures.push(Denial::invalid(why.unwrap_or_else(|| OUT_OF_BUDGET.to_owned())));
+                verdict.failures.push(Denial::invalid(why.unwrap_or_else(|| OUT_OF_BUDGET.to_owned())));
                 if out {
                     break;
                 }
             }
         }
     }
-    failures
 }

@@ -1,6 +1,6 @@
 //! A log over WebSocket: its bytes as they come, each part a message (upstream's `wsstream.Reader`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use apimachinery::ApiError;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -19,6 +19,7 @@ use tokio_tungstenite::{
 
 use crate::{
     Response,
+    audit::Trail,
     body::{Body, BoxError},
     respond,
 };
@@ -39,6 +40,7 @@ pub(super) fn send(
     response: Response,
     headers: &HeaderMap,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
+    trail: Option<Arc<Trail>>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
@@ -60,6 +62,8 @@ pub(super) fn send(
         Body::Stream(chunks) => chunks.boxed(),
     };
     tokio::spawn(async move {
+        // The request is complete when all is sent.
+        let _trail = trail;
         let io = match upgrade.await {
             Ok(io) => TokioIo::new(io),
             Err(error) => return tracing::debug!(%error, "a connection could not be taken over"),

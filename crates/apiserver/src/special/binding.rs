@@ -25,8 +25,7 @@ pub(crate) async fn bind(
     let media = call.media(Offer::Plain)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut binding =
-        shape::foreign(pods, body, encoding, ("v1", "Binding"), options.validation, &mut call.warnings)?;
+    let mut binding = shape::foreign(pods, body, encoding, ("v1", "Binding"), options.validation, call)?;
     let mut write = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&options));
     write.kind = admit::Kind::of(&pods.resource, "binding");
     if write.attributes.name.is_empty() {
@@ -102,6 +101,7 @@ pub(crate) async fn bind(
     .await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    call.note_status(&status);
     Ok(respond::document(201, media, &status))
 }
 

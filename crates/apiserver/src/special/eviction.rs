@@ -34,14 +34,8 @@ pub(crate) async fn evict(
     let media = call.media(Offer::Plain)?;
     let write = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut eviction = shape::foreign(
-        pods,
-        body,
-        encoding,
-        ("policy/v1", "Eviction"),
-        write.validation,
-        &mut call.warnings,
-    )?;
+    let mut eviction =
+        shape::foreign(pods, body, encoding, ("policy/v1", "Eviction"), write.validation, call)?;
     let asked = admit::Write::new(call, pods, "CREATE", admit::Options::Write(&write));
     asked.mutate(inner, call, &mut eviction, None).await?;
     if meta::name(&eviction) != call.info.name {
@@ -66,6 +60,7 @@ pub(crate) async fn evict(
     delete::evicted(inner, call, pods, &options).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    call.note_status(&status);
     Ok(respond::document(201, media, &status))
 }
 

@@ -24,7 +24,7 @@ pub(crate) async fn finalize(
     let media = call.media(Offer::Object)?;
     let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let object = shape::body(served, body, encoding, options.validation, call)?;
     let wanted = object["spec"]["finalizers"].clone();
     let asked = object["metadata"]["resourceVersion"].clone();
     let tracker = fields::Tracker::new(call, served, &options);

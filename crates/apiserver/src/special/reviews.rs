@@ -45,7 +45,7 @@ pub(crate) async fn review(
     let media = call.media(Offer::Plain)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let mut object = shape::body(served, body, encoding, options.validation, call)?;
     let status = match &*served.resource.plural {
         "tokenreviews" => token(inner, call, &object).await?,
         "selfsubjectreviews" => {

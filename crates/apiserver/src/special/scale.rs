@@ -227,6 +227,9 @@ pub(crate) async fn write(
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
     let sort = if patching { Some(Sort::of(&call.headers, true)?) } else { None };
     let options = options::Write::parse(&call.query, kind, sort == Some(Sort::Apply))?;
+    if let Some(sort) = sort {
+        sort.note(call, body);
+    }
     let config = match sort {
         Some(Sort::Apply) => Some(configuration(served, call, &options, body)?),
         _ => None,
@@ -236,7 +239,7 @@ pub(crate) async fn write(
         None => {
             let encoding = negotiate::body(&call.headers)?;
             let kind = ("autoscaling/v1", "Scale");
-            Some(shape::foreign(served, body, encoding, kind, options.validation, &mut call.warnings)?)
+            Some(shape::foreign(served, body, encoding, kind, options.validation, call)?)
         }
     };
     if let Some(put) = &put

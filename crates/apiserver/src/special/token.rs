@@ -1,6 +1,9 @@
 //! `serviceaccounts/NAME/token`: TokenRequest.
 
-use access::token::{Grant, Reference};
+use access::{
+    Audit as _,
+    token::{Grant, Issued, Reference},
+};
 use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, time};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -33,7 +36,7 @@ pub(crate) async fn request(
     let encoding = negotiate::body(&call.headers)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let kind = ("authentication.k8s.io/v1", "TokenRequest");
-    let mut request = shape::foreign(accounts, body, encoding, kind, options.validation, &mut call.warnings)?;
+    let mut request = shape::foreign(accounts, body, encoding, kind, options.validation, call)?;
     let (namespace, name) = (call.info.namespace.clone(), call.info.name.clone());
     let write = admit::Write::new(call, accounts, "CREATE", admit::Options::Write(&options));
     write.mutate(inner, call, &mut request, None).await?;
@@ -74,7 +77,10 @@ pub(crate) async fn request(
         ..Grant::default()
     };
     bind(inner, &request, &namespace, &name, &mut grant)?;
-    let (token, expires) = issuer.sign(&grant, call.now)?;
+    let Issued { token, expires, credential_id } = issuer.sign(&grant, call.now)?;
+    if let Some(trail) = call.trail() {
+        trail.annotate("authentication.kubernetes.io/issued-credential-id", credential_id);
+    }
     if grant.audiences.is_empty() {
         request["spec"]["audiences"] = json!([issuer.url]);
     }

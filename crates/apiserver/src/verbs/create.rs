@@ -31,7 +31,7 @@ pub(crate) async fn create(
     let media = call.media(Offer::Object)?;
     let encoding = negotiate::body(&call.headers)?;
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
-    let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let mut object = shape::body(served, body, encoding, options.validation, call)?;
     // Nobody owns what the server alone may set.
     wipe(&mut object);
     call.warnings.extend(owners::without_duplicates(&mut object));

@@ -40,6 +40,7 @@ fn options(call: &Call, body: &Bytes) -> Result<Delete, ApiError> {
     }
     let encoding = negotiate::body(&call.headers)?;
     let value = body_kind::delete_options(body, encoding)?;
+    call.note_sent(&value);
     Delete::parse(Some(&value), &call.query)
 }
 
@@ -76,6 +77,7 @@ pub(crate) async fn delete(
         Outcome::Gone(wire) => {
             let object = encoding::decode(&wire, "", "")?;
             let status = respond::success(&resource.group, &resource.plural, &name, meta::uid(&object));
+            call.note_status(&status);
             Ok(respond::document(
                 200,
                 negotiate::Media { transform: negotiate::Transform::None, ..media },

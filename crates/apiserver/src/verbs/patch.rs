@@ -46,6 +46,13 @@ impl Sort {
         }
     }
 
+    /// Notes for the audit log that this patch was sent.
+    pub fn note(self, call: &Call, body: &Bytes) {
+        if let Some(trail) = call.trail() {
+            trail.patched(body, self == Self::Apply);
+        }
+    }
+
     /// The patched document. An apply is no patch of a document: see [`super::apply`].
     pub fn apply(
         self,
@@ -78,6 +85,7 @@ pub(crate) async fn patch(
     let media = call.media(Offer::Object)?;
     let sort = Sort::of(&call.headers, served.resource.builtin)?;
     let options = options::Write::parse(&call.query, "PatchOptions", sort == Sort::Apply)?;
+    sort.note(call, body);
     let made = if sort == Sort::Apply {
         apply::apply(inner, call, served, &options, body).await?
     } else {

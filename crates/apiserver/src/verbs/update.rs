@@ -32,7 +32,7 @@ pub(crate) async fn update(
     let media = call.media(Offer::Object)?;
     let options = options::Write::parse(&call.query, "UpdateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
-    let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
+    let mut object = shape::body(served, body, encoding, options.validation, call)?;
     let resource = &served.resource;
     create::place(&mut object, resource, &call.info.namespace)?;
     let name = meta::name(&object);

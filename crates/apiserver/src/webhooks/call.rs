@@ -4,6 +4,7 @@ use apimachinery::ApiError;
 use serde_json::{Value, json};
 
 use super::{
+    notes::{MUTATION, Notes},
     registry::Webhook,
     review::{self, Answer, Unusable},
     seen::Seen,
@@ -18,13 +19,13 @@ pub(super) enum Failure {
     Uncalled(String),
 }
 
-/// Asks a webhook; `mutating` tells what it may answer. Its warnings are in the answer that allows, and in `warnings`
+/// Asks a webhook; the sort of the notes tells what it may answer. Its warnings are in the answer that allows, and in `warnings`
 /// for any answer.
 pub(super) async fn ask(
     webhook: &Webhook,
     subject: &Subject<'_>,
     seen: &Seen<'_>,
-    mutating: bool,
+    notes: Notes<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Failure> {
     let uncalled = |why: &dyn std::fmt::Display| {
@@ -59,10 +60,11 @@ pub(super) async fn ask(
         .post(subject.inner, &format!("timeout={seconds}s"), &question, limit)
         .await
         .map_err(|why| uncalled(&format!("failed to call webhook: {why}")))?;
-    let answer = Answer::of(form, &uid, mutating, &review).map_err(|why| match why {
+    let answer = Answer::of(form, &uid, notes.sort == MUTATION, &review).map_err(|why| match why {
         Unusable::Undecodable(why) => uncalled(&format!("failed to call webhook: {why}")),
         Unusable::Invalid(why) => uncalled(&format!("received invalid webhook response: {why}")),
     })?;
+    notes.said(&answer.annotations);
     warnings.extend(answer.warnings.iter().filter(|warning| !warning.is_empty()).cloned());
     if !answer.allowed {
         return Err(Failure::Refused(refusal(&webhook.name, answer.status)));
@@ -72,11 +74,12 @@ pub(super) async fn ask(
 
 impl Webhook {
     /// What a failure means: nothing if the webhook's `failurePolicy` is to ignore that it could not be asked.
-    pub(super) fn judge(&self, failure: Failure) -> Result<(), ApiError> {
+    pub(super) fn judge(&self, failure: Failure, notes: Notes<'_>) -> Result<(), ApiError> {
         match failure {
             Failure::Refused(error) => Err(error),
             Failure::Uncalled(why) if self.ignores_failure => {
                 tracing::warn!(why, "a webhook was not asked, which is ignored");
+                notes.ignored();
                 Ok(())
             }
             Failure::Uncalled(why) => Err(ApiError::internal(why)),

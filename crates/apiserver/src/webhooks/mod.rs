@@ -2,13 +2,15 @@
 //! change or refuse them.
 //!
 //! Reading order: `registry` (which webhooks there are) → `mutating`, `validating` (who is asked, and in which order) →
-//! `seen` (the write in the version that a webhook wants) → `conditions` → `call` (one question) → `review` (its form).
+//! `seen` (the write in the version that a webhook wants) → `conditions` → `call` (one question) → `review` (its form) → `notes` (for the
+//! audit log).
 //!
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/webhook`.
 
 mod call;
 mod conditions;
 mod mutating;
+mod notes;
 mod registry;
 mod review;
 mod seen;

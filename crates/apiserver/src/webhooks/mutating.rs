@@ -4,7 +4,11 @@ use access::AdmissionRequest;
 use apimachinery::{ApiError, Object, patch};
 use serde_json::Value;
 
-use super::{call, registry::Webhook, seen::Seen};
+use super::{
+    call,
+    notes::{MUTATION, Notes},
+    seen::Seen,
+};
 use crate::{
     admission_match::Subject,
     admit::{Rounds, Write},
@@ -26,12 +30,18 @@ pub(crate) async fn mutate(
     if rounds.is_second() {
         rounds.webhooks.begin_second(request.object);
     }
-    for webhook in webhooks.iter() {
+    let (audit, round) = (request.audit, usize::from(rounds.is_second()));
+    for (index, webhook) in webhooks.iter().enumerate() {
         let object = Some(&*request.object).filter(|object| !object.is_null());
         let changed = match super::asked(webhook, &subject, object, request.old).await? {
             // One that was not for the object the first time is not asked because of what others changed.
             Some(_) if rounds.is_second() && !rounds.webhooks.runs_again(&webhook.identity) => continue,
-            Some(seen) => changed(webhook, &subject, &seen, request.warnings).await?,
+            Some(seen) => {
+                let notes = Notes { audit, webhook, sort: MUTATION, round, index };
+                let changed = changed(notes, &subject, &seen, request.warnings).await;
+                notes.mutated(matches!(changed, Ok(Some(_))));
+                changed?
+            }
             None => continue,
         };
         if let Some(changed) = changed {
@@ -51,14 +61,15 @@ pub(crate) async fn mutate(
 
 /// What a webhook makes of the object, in the version of the write; `None` if it leaves it as it is.
 async fn changed(
-    webhook: &Webhook,
+    notes: Notes<'_>,
     subject: &Subject<'_>,
     seen: &Seen<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Object>, ApiError> {
-    let answer = match call::ask(webhook, subject, seen, true, warnings).await {
+    let webhook = notes.webhook;
+    let answer = match call::ask(webhook, subject, seen, notes, warnings).await {
         Ok(answer) => answer,
-        Err(failure) => return webhook.judge(failure).map(|()| None),
+        Err(failure) => return webhook.judge(failure, notes).map(|()| None),
     };
     if answer.patch.is_empty() {
         return Ok(None);
@@ -71,7 +82,7 @@ async fn changed(
                 "failed calling webhook {:?}: received undecodable patch in webhook response: {why}",
                 webhook.name
             );
-            return webhook.judge(call::Failure::Uncalled(why)).map(|()| None);
+            return webhook.judge(call::Failure::Uncalled(why), notes).map(|()| None);
         }
     }
     let Some(object) = seen.object.as_deref() else {
@@ -81,6 +92,7 @@ async fn changed(
         )));
     };
     let patched = patch::json(object.clone(), &answer.patch).map_err(|e| ApiError::internal(e.message))?;
+    notes.patched(&answer.patch);
     if patched == *object {
         return Ok(None);
     }

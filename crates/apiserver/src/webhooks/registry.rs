@@ -71,6 +71,8 @@ impl Kept {
 pub(super) struct Webhook {
     /// Unlike that of all others, and the same as long as the configuration stays.
     pub identity: String,
+    /// The name of the configuration.
+    pub configuration: String,
     pub name: String,
     pub criteria: Criteria,
     pub conditions: Vec<Expression>,
@@ -102,12 +104,13 @@ impl Webhook {
             // Names were not always unique.
             let name = value["name"].as_str().unwrap_or_default();
             let same = webhooks.iter().filter(|w| w.name == name).count();
-            webhooks.push(Self::of(value, format!("{}/{name}/{same}", meta::name(configuration))));
+            let configuration = meta::name(configuration).to_owned();
+            webhooks.push(Self::of(value, format!("{configuration}/{name}/{same}"), configuration));
         }
         webhooks
     }
 
-    fn of(value: &Value, identity: String) -> Self {
+    fn of(value: &Value, identity: String, configuration: String) -> Self {
         let known = |version: &Value| match version.as_str() {
             Some("v1") => Some(Form::V1),
             Some("v1beta1") => Some(Form::V1Beta1),
@@ -115,6 +118,7 @@ impl Webhook {
         };
         Self {
             identity,
+            configuration,
             name: value["name"].as_str().unwrap_or_default().to_owned(),
             criteria: Criteria::of_webhook(value),
             conditions: conditions::of(&value["matchConditions"]),

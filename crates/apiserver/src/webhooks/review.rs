@@ -2,6 +2,8 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/webhook/request/admissionreview.go`.
 
+use std::collections::BTreeMap;
+
 use access::UserInfo;
 use apimachinery::{Object, structure};
 use base64::Engine as _;
@@ -84,6 +86,8 @@ pub(super) struct Answer {
     /// `status.code`, `status.message` and so on of a refusal; null if it says nothing.
     pub status: Value,
     pub warnings: Vec<String>,
+    /// For the audit log; keys without the webhook's name.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Why an answer is none.
@@ -119,6 +123,7 @@ impl Answer {
                 other => return Err(mistyped("status", other)),
             },
             warnings: strings(response, "warnings")?,
+            annotations: texts(response, "auditAnnotations")?,
             patch,
         };
         if form == Form::V1Beta1 {
@@ -180,6 +185,18 @@ fn strings(value: &Value, field: &str) -> Result<Vec<String>, Unusable> {
             .iter()
             .map(|item| item.as_str().map(str::to_owned).ok_or_else(|| mistyped(field, item)))
             .collect(),
+        other => Err(mistyped(field, other)),
+    }
+}
+
+fn texts(value: &Value, field: &str) -> Result<BTreeMap<String, String>, Unusable> {
+    let text = |(key, item): (&String, &Value)| match item {
+        Value::String(text) => Ok((key.clone(), text.clone())),
+        other => Err(mistyped(field, other)),
+    };
+    match &value[field] {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::Object(map) => map.iter().map(text).collect(),
         other => Err(mistyped(field, other)),
     }
 }

@@ -4,7 +4,7 @@ use access::AdmissionRequest;
 use apimachinery::ApiError;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 
-use super::call;
+use super::{call, notes::Notes};
 use crate::{admission_match::Subject, admit::Write, server::Inner};
 
 /// Lets the webhooks refuse a write.
@@ -25,13 +25,15 @@ pub(crate) async fn validate(
             asked.push((webhook, seen));
         }
     }
-    let subject = &subject;
+    let (subject, audit) = (&subject, request.audit);
     let mut answers: FuturesUnordered<_> = asked
         .iter()
-        .map(|(webhook, seen)| async move {
+        .enumerate()
+        .map(|(index, (webhook, seen))| async move {
+            let notes = Notes { audit, webhook, sort: "validating", round: 0, index };
             let mut warnings = Vec::new();
-            let answer = call::ask(webhook, subject, seen, false, &mut warnings).await;
-            (answer.map(|_| ()).or_else(|failure| webhook.judge(failure)), warnings)
+            let answer = call::ask(webhook, subject, seen, notes, &mut warnings).await;
+            (answer.map(|_| ()).or_else(|failure| webhook.judge(failure, notes)), warnings)
         })
         .collect();
     let mut decided = Ok(());

@@ -33,7 +33,10 @@ fn level(name: &str, shares: u32, response: &Value) -> Value {
     json!({
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration",
         "metadata": {"name": name},
-        "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "limitResponse": response}},
+        // Neither lent nor borrowed: its seats are always the same.
+        "spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": shares, "limitResponse": response, "lendablePercent": 0, "borrowingLimitPercent": 0,
+        }},
     })
 }
 
@@ -253,4 +256,32 @@ async fn a_schema_without_its_level_says_so_and_is_passed_over() {
     cluster.until(&path, dangling("False", "Found")).await;
     let answer = ask(&cluster, user("x", "tenants"), "GET", "/api/v1/secrets", &NOTHING).await;
     assert_eq!(answer.headers()["x-kubernetes-pf-flowschema-uid"], uid);
+}
+
+#[tokio::test]
+async fn levels_tell_what_they_lend_and_borrow() {
+    let cluster = Cluster::with(|config| config.seats = 240).await;
+    let mut lender = level("lender", 30, &json!({"type": "Reject"}));
+    lender["spec"]["limited"]["lendablePercent"] = 40.into();
+    lender["spec"]["limited"]["borrowingLimitPercent"] = 10.into();
+    cluster.create(LEVELS, &lender).await.ok();
+    let text = |answer: &crate::cluster::Answer| String::from_utf8_lossy(&answer.body).into_owned();
+    let page = cluster.until("/metrics", |answer| text(answer).contains("\"lender\"")).await;
+    let page = text(&page);
+    let value = |name: &str| -> f64 {
+        let name = format!("apiserver_flowcontrol_{name}{{priority_level=\"lender\"}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("{name}: {page}")).parse().unwrap()
+    };
+    let nominal = value("nominal_limit_seats");
+    assert!(nominal > 0.0);
+    assert_eq!(value("lower_limit_seats"), nominal - (nominal * 0.4).round());
+    assert_eq!(value("upper_limit_seats"), nominal + (nominal * 0.1).round());
+    let current = value("current_limit_seats");
+    assert!((value("lower_limit_seats")..=value("upper_limit_seats")).contains(&current));
+    for name in ["high_watermark", "average", "stdev", "smoothed"] {
+        assert_eq!(value(&format!("demand_seats_{name}")), 0.0, "nobody has asked for it: {name}");
+    }
+    assert_eq!(value("target_seats"), value("lower_limit_seats"));
+    assert!(page.contains("\napiserver_flowcontrol_seat_fair_frac "), "{page}");
 }

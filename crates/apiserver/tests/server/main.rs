@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod apply;
+mod audit;
 mod certificates;
 mod cluster;
 mod conversion;

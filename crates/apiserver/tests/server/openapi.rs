@@ -91,3 +91,37 @@ async fn the_old_document_is_one_for_all_in_json_and_in_protobuf() {
     let paths = wire(&wire(&answer.body, 8)[0], 2);
     assert_eq!(paths.len(), document["paths"].as_object().unwrap().len());
 }
+
+#[tokio::test]
+async fn a_new_document_is_there_in_protobuf_too() {
+    const ACCEPT: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let cluster = Cluster::new().await;
+    let document = cluster.get("/openapi/v3/apis/apps/v1").await;
+    let answer = cluster.get_as("/openapi/v3/apis/apps/v1", ACCEPT).await;
+    assert_eq!(answer.code, 200);
+    assert_eq!(answer.headers["content-type"], "application/com.github.proto-openapi.spec.v3.v1.0+protobuf");
+    assert_eq!(answer.headers["etag"], document.headers["etag"], "both forms go by the hash of the JSON");
+    assert_eq!(answer.headers["vary"], "Accept");
+    let document = document.ok();
+    let wire = |bytes: &[u8], tag| -> Vec<Vec<u8>> {
+        let fields = kinds::protobuf::wire::message(bytes).unwrap();
+        let of = fields.iter().filter(|(t, _)| *t == tag);
+        of.map(|(_, wire)| wire.bytes().unwrap().to_vec()).collect()
+    };
+    assert_eq!(wire(&answer.body, 1), [b"3.0.0"]);
+    let paths = wire(&wire(&answer.body, 4)[0], 1);
+    assert_eq!(paths.len(), document["paths"].as_object().unwrap().len());
+    let schemas = wire(&wire(&wire(&answer.body, 5)[0], 1)[0], 1);
+    assert_eq!(schemas.len(), document["components"]["schemas"].as_object().unwrap().len());
+
+    let index = cluster.get("/openapi/v3").await.ok();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let hashed = cluster.get_as(url, ACCEPT).await;
+    assert_eq!((hashed.code, &hashed.body), (200, &answer.body));
+    assert_eq!(hashed.headers["cache-control"], "public, immutable");
+    let tag = answer.headers["etag"].to_str().unwrap();
+    let headers = [("accept", ACCEPT), ("if-none-match", tag)];
+    assert_eq!(cluster.send("GET", url, &headers, "").await.status(), 304);
+    let other = cluster.get_as("/openapi/v3/apis/apps/v1", "text/html").await;
+    assert_eq!((other.code, other.body.len()), (406, 0));
+}

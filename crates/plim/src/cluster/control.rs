@@ -13,7 +13,7 @@ use access::{
     x509::ClientCertificate,
 };
 use anyhow::{Context, Result};
-use apiserver::{ClientIdentity, Server};
+use apiserver::{Audit, ClientIdentity, Server};
 use controllers::{local_path::OnThisMachine, node_ipam::Range};
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::json;
@@ -89,6 +89,7 @@ impl Control {
         data: &Data,
         addresses: &Addresses,
         without: &[Part],
+        audit: Option<Arc<Audit>>,
         progress: &Progress,
     ) -> Result<Self> {
         let step = progress.step("certificates");
@@ -133,6 +134,7 @@ impl Control {
         let authorizer: Arc<dyn access::Authorizer> = Arc::new(access::Union(config.authorizers.clone()));
         config.admission = admission::chain(Arc::clone(&rbac), &authorizer);
         config.anonymous = true;
+        config.audit = audit;
         config.service_cidrs = vec![IpNet::V4(addresses.services)];
         // Nobody else reaches a loopback address: the Service `kubernetes` has no endpoints then.
         config.advertise = Some((addresses.advertise, listener_port)).filter(|(ip, _)| !ip.is_loopback());
@@ -214,6 +216,7 @@ impl Control {
     /// Stops listening and closes the store.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        self.server.flush().await;
         self.store.close();
     }
 }

@@ -2,6 +2,7 @@
 
 mod matching;
 mod mutating;
+mod notes;
 mod requests;
 mod validating;
 mod versions;
