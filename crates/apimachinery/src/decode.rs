@@ -143,6 +143,19 @@ pub fn unhandled(kind: &str, version: &str, wanted: &str, base: &str) -> ApiErro
     ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {wanted}: {base}"))
 }
 
+/// An error about a number that is too large, with the number as the document spells it.
+#[must_use]
+pub fn as_spelled(document: &[u8], error: &str) -> Option<String> {
+    let (before, rest) = error.split_once("cannot unmarshal number ")?;
+    let (number, after) = rest.split_once(' ')?;
+    let wanted: f64 = number.parse().ok()?;
+    let text = String::from_utf8_lossy(document);
+    let mut spellings =
+        text.split(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E')));
+    let spelled = spellings.find(|word| word.parse::<f64>().is_ok_and(|found| found == wanted))?;
+    Some(format!("{before}cannot unmarshal number {spelled} {after}"))
+}
+
 /// The words of a 400 for strict decoding: all of `errors` after one prefix.
 #[must_use]
 pub fn strict(errors: &[String]) -> String {

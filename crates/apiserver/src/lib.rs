@@ -52,7 +52,7 @@ mod verbs;
 mod webhooks;
 
 pub use body::{Body, RequestBody};
-pub use config::{ClientIdentity, Config, NodeConnector, Tls};
+pub use config::{ClientIdentity, Component, Config, NodeConnector, Tls};
 pub use containment::contained;
 pub use reader::StoreReader;
 pub use server::{ApiService, ClientCertificates, Server, extract};

@@ -204,11 +204,11 @@ pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer, protobuf: bool) 
     Ok(media)
 }
 
-/// The form of the OpenAPI v2 document, whose protobuf is not Kubernetes' own.
-pub fn openapi(headers: &HeaderMap) -> Result<Form, ApiError> {
+/// The form of an OpenAPI document, whose protobuf is not Kubernetes' own; `None` if no form of it is accepted.
+pub fn openapi(headers: &HeaderMap) -> Option<Form> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if accept.trim().is_empty() {
-        return Ok(Form::Json);
+        return Some(Form::Json);
     }
     let form = |clause: &Clause<'_>| match clause.media {
         "application/json" | "*/*" | "application/*" => Some(Form::Json),
@@ -216,7 +216,7 @@ pub fn openapi(headers: &HeaderMap) -> Result<Form, ApiError> {
         | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" => Some(Form::Protobuf),
         _ => None,
     };
-    clauses(accept).iter().find_map(form).ok_or_else(|| not_acceptable(Offer::Plain, false))
+    clauses(accept).iter().find_map(form)
 }
 
 fn not_acceptable(offer: Offer, protobuf: bool) -> ApiError {

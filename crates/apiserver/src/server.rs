@@ -367,12 +367,20 @@ async fn guarded(
     }
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
-        Err(_) => Err(ApiError::other(
-            504,
-            "Timeout",
-            "Timeout: request did not complete within the allotted timeout",
-        )),
+        Err(_) => Ok(timed_out()),
     }
+}
+
+/// A `Status` without its kind, and without a content type of its own: upstream writes it below everything that
+/// encodes answers.
+fn timed_out() -> Response {
+    let why = "Timeout: request did not complete within the allotted timeout";
+    respond::text(
+        504,
+        format!(
+            r#"{{"metadata":{{}},"status":"Failure","message":"{why}","reason":"Timeout","details":{{}},"code":504}}"#
+        ) + "\n",
+    )
 }
 
 /// Go's duration text as far as clients use it: `30s`, `1m30s`, `500ms`.
@@ -414,8 +422,11 @@ async fn pipeline(
         None => Arc::new(authenticate(&inner, &call, &certificates).await?),
     };
     let nameless = call.user.groups.iter().any(|group| group == access::UNAUTHENTICATED);
-    if let Some(user) = impersonation::effective(&inner, &call)? {
-        call.user = Arc::new(user);
+    let pretty = call.query.flag("pretty");
+    match impersonation::effective(&inner, &call) {
+        Ok(Some(user)) => call.user = Arc::new(user),
+        Ok(None) => {}
+        Err(error) => return Ok(respond::refusal(&error, Media { pretty, ..Media::default() })),
     }
     let place = match flow::admit(&inner, &call, patience).await {
         Ok(place) => place,
@@ -426,7 +437,6 @@ async fn pipeline(
             return Ok(refused);
         }
     };
-    let pretty = call.query.flag("pretty");
     let response = answer(&inner, &mut call, body).await;
     let mut response =
         response.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..Media::default() }));
@@ -438,13 +448,18 @@ async fn pipeline(
 
 /// What this server, or the one that serves the path behind it, says. Warnings are added to whatever comes back.
 async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Result<Response, ApiError> {
-    inner.authorize(&call.attributes())?;
+    let pretty = call.query.flag("pretty");
+    if let Err(error) = inner.authorize(&call.attributes()) {
+        return Ok(respond::refusal(&error, Media { pretty, ..Media::default() }));
+    }
     let remote = inner.aggregation.table.load().of_path(&call.info.path).cloned();
     if let Some(remote) = remote {
         return aggregation::forward(inner, call, &remote, body).await;
     }
-    let pretty = call.query.flag("pretty");
     let result = route::dispatch(inner, call, body).await;
+    if result.as_ref().is_err_and(route::is_routers) {
+        call.warnings.clear();
+    }
     let mut response =
         result.unwrap_or_else(|error| respond::error(&error, Media { pretty, ..error_media(call) }));
     respond::warn(&mut response, &call.warnings);
@@ -515,12 +530,8 @@ fn forbidden(a: &Attributes, reason: &str) -> ApiError {
     let user = &a.user.name;
     let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !a.resource_request {
-        return ApiError::forbidden(
-            "",
-            "",
-            "",
-            &format!("User {user:?} cannot {} path {:?}{tail}", a.verb, a.path),
-        );
+        let why = format!("User {user:?} cannot {} path {:?}", a.verb, a.path);
+        return ApiError::forbidden("", "", "", &(escape(&why) + &tail));
     }
     let resource = if a.subresource.is_empty() {
         a.resource.clone()
@@ -532,11 +543,9 @@ fn forbidden(a: &Attributes, reason: &str) -> ApiError {
     } else {
         format!("in the namespace {:?}", a.namespace)
     };
-    let why = format!(
-        "User {user:?} cannot {} resource {resource:?} in API group {:?} {place}{tail}",
-        a.verb, a.group
-    );
-    ApiError::forbidden(&a.group, &a.resource, &a.name, &escape(&why))
+    let why =
+        format!("User {user:?} cannot {} resource {resource:?} in API group {:?} {place}", a.verb, a.group);
+    ApiError::forbidden(&a.group, &a.resource, &a.name, &(escape(&why) + &tail))
 }
 
 fn escape(text: &str) -> String {

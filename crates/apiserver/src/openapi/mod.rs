@@ -114,12 +114,10 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
         }
         return Ok(respond::document(200, Media::default(), &json!({"paths": paths})));
     }
-    let Some(document) = made.v3.get(path) else {
-        // Not the router's answer: this one has no text.
-        let mut response = respond::text(404, "");
-        response.headers_mut().remove(header::CONTENT_TYPE);
-        return Ok(response);
-    };
+    let Some(document) = made.v3.get(path) else { return Ok(no_document()) };
+    if negotiate::openapi(&call.headers).is_none() {
+        return Ok(unacceptable(&["Accept"]));
+    }
     match call.query.get("hash") {
         Some(asked) if asked != document.hash => {
             let mut response = respond::text(301, "");
@@ -144,17 +142,42 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
 pub(crate) fn v2(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
     let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
     let made = inner.documents.of(&catalogue);
-    match negotiate::openapi(&call.headers)? {
-        negotiate::Form::Protobuf => {
+    let mut response = match negotiate::openapi(&call.headers) {
+        Some(negotiate::Form::Protobuf) => {
             let encode = || Document::new(gnostic::encode(&swagger(&catalogue, &table)));
             let document = made.v2_protobuf.get_or_init(encode);
-            Ok(answer(call, document, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"))
+            answer(call, document, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         }
-        negotiate::Form::Json | negotiate::Form::Yaml => {
+        Some(negotiate::Form::Json | negotiate::Form::Yaml) => {
             let json = || Document::new(swagger(&catalogue, &table).to_string().into_bytes());
-            Ok(answer(call, made.v2.get_or_init(json), "application/json"))
+            answer(call, made.v2.get_or_init(json), "application/json")
         }
+        None => return Ok(unacceptable(&["Accept-Encoding", "Accept"])),
+    };
+    for header in ["Accept-Encoding", "Accept"] {
+        response.headers_mut().append(header::VARY, HeaderValue::from_static(header));
     }
+    Ok(response)
+}
+
+/// 404 of a document that there is not: other than the router's answer, it has no text.
+pub(crate) fn no_document() -> Response {
+    empty(404)
+}
+
+/// 406 in no form: the asked one is none of the document's.
+fn unacceptable(vary: &[&'static str]) -> Response {
+    let mut response = empty(406);
+    for header in vary {
+        response.headers_mut().append(header::VARY, HeaderValue::from_static(header));
+    }
+    response
+}
+
+fn empty(code: u16) -> Response {
+    let mut response = respond::text(code, "");
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
 }
 
 /// The document, unless the client has it already.
