@@ -441,4 +441,13 @@ mod tests {
             let _ = yaml(text.as_bytes());
         }
     }
+
+    #[test]
+    fn a_number_that_is_too_large_is_told_as_it_was_written() {
+        let error = "json: cannot unmarshal number 1e+20 into Go struct field ObjectMeta.metadata.generation of type int64";
+        let spelled =
+            as_spelled(br#"{"a":7,"generation":100000000000000000000}"#, error).expect("it is there");
+        assert!(spelled.contains("number 100000000000000000000 into"), "{spelled}");
+        assert_eq!(as_spelled(b"{}", error), None);
+    }
 }
