@@ -27,7 +27,7 @@ class Field:
             elif word.startswith("="):
                 self.default = json.loads(word[1:])
             elif word.startswith("enum="):
-                self.enum = word[5:].split(",")
+                self.enum = word[5:].replace("~", " ").split(",")
 
 
 class Resource:

@@ -12,6 +12,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let now = DateTime::UNIX_EPOCH;
     let mut again = object.clone();
     structure::canonicalize(&mut again, &kind.schema).expect("canonical already");
+    structure::always(&mut again, &kind.schema);
     defaults::apply(&mut again, &kind.schema);
     assert_eq!(again, object, "a second time changes nothing");
 

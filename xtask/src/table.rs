@@ -55,11 +55,13 @@ pub fn write(published: &Published, go: &GoTypes) -> Result<String> {
             }
         }
     }
-    // Published schemas, the options of connect subresources (which are published as parameters only), and all that
-    // these name.
-    let options =
-        go.keys().filter(|name| name.starts_with("io.k8s.api.core.v1.") && name.ends_with("Options"));
-    let mut open: Vec<&str> = published.schemas.keys().chain(options).map(String::as_str).collect();
+    // Published schemas, the options of connect subresources (which are published as parameters only), discovery's
+    // documents, and all that these name.
+    let others = go.keys().filter(|name| {
+        let options = name.starts_with("io.k8s.api.core.v1.") && name.ends_with("Options");
+        options || name.starts_with("io.k8s.apimachinery.pkg.apis.meta.v1.API")
+    });
+    let mut open: Vec<&str> = published.schemas.keys().chain(others).map(String::as_str).collect();
     let mut wanted: BTreeSet<&str> = BTreeSet::new();
     while let Some(name) = open.pop() {
         if let Some((name, Some(fields))) = go.get_key_value(name)
@@ -146,6 +148,11 @@ fn write_type(out: &mut String, name: &str, schema: &Value, fields: &[GoField]) 
     if schema["x-kubernetes-map-type"] == "atomic" {
         write!(out, " atomic")?;
     }
+    for union in list(&schema["x-kubernetes-unions"]) {
+        let fields = union["fields-to-discriminateBy"].as_object().into_iter().flatten();
+        let fields: Vec<String> = fields.map(|(field, value)| format!("{field}:{}", text(value))).collect();
+        write!(out, " union={}({})", text(&union["discriminator"]), fields.join(","))?;
+    }
     writeln!(out)?;
     let required: BTreeSet<&str> = list(&schema["required"]).iter().map(text).collect();
     for field in fields {
@@ -165,29 +172,30 @@ fn write_type(out: &mut String, name: &str, schema: &Value, fields: &[GoField]) 
         }
         if let Some(default) = real_default(field, &published["default"]) {
             write!(out, " ={default}")?;
+        } else if field.always.is_none() && !published["default"].is_null() {
+            write!(out, " shown={}", published["default"])?;
         }
         match text(&published["x-kubernetes-list-type"]) {
             "map" => write!(out, " list=map({})", joined(&published["x-kubernetes-list-map-keys"]))?,
             "set" => write!(out, " list=set")?,
+            "atomic" if field.kind == "bytes" => write!(out, " list=atomic")?,
             _ => {}
         }
         if published["x-kubernetes-map-type"] == "atomic" {
             write!(out, " atomic")?;
         }
-        // Said of plain maps too, where it changes nothing.
-        if published["x-kubernetes-map-type"] == "granular" && published["allOf"].is_array() {
+        if published["x-kubernetes-map-type"] == "granular" {
             write!(out, " granular")?;
+        }
+        if published["$ref"].is_string() {
+            write!(out, " bare")?;
         }
         if !field.patch.is_empty() {
             write!(out, " patch={}({})", field.patch.replace(',', "+"), field.key)?;
         }
-        let values = joined(if published["items"]["enum"].is_array() {
-            &published["items"]["enum"]
-        } else {
-            &published["enum"]
-        });
-        if !values.is_empty() {
-            write!(out, " enum={values}")?;
+        let holders = [published, &published["items"], &published["additionalProperties"]];
+        if let Some(holder) = holders.into_iter().find(|holder| holder["enum"].is_array()) {
+            write!(out, " enum={}", joined(&holder["enum"]).replace(' ', "~"))?;
         }
         writeln!(out)?;
     }

@@ -154,6 +154,10 @@ func fieldsOf(t reflect.Type, prefix string) []field {
 		if name == "" {
 			name = f.Name
 		}
+		// A list with a name of its own is a message with its items at field 1.
+		if _, named := reflect.PointerTo(f.Type).MethodByName("Marshal"); named && f.Type.Kind() == reflect.Slice && tag != "" {
+			tag += ".1"
+		}
 		out = append(out, field{
 			Name: name, Type: typeOf(f.Type), Tag: tag,
 			Always:  always(f.Type, strings.Contains(options, "omitempty"), strings.Contains(options, "omitzero")),

@@ -131,7 +131,7 @@ pub fn decide(authorizers: &[Arc<dyn Authorizer>], request: &Attributes) -> Deci
             decision => return decision,
         }
     }
-    Decision::NoOpinion(reasons.join(", "))
+    Decision::NoOpinion(reasons.join("\n"))
 }
 
 /// Several authorizers as one.

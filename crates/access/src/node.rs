@@ -141,77 +141,82 @@ impl NodeAuthorizer {
         !request.name.is_empty() && self.graph().needs.get(node).is_some_and(|needs| needs.contains(&place))
     }
 
-    fn decide(&self, node: &str, request: &Attributes) -> Result<(), &'static str> {
-        let verb = request.verb.as_str();
-        let read_one = matches!(verb, "get" | "list" | "watch") && request.subresource.is_empty();
+    /// Upstream's reasons, with the name that its union of authorizers puts before them.
+    fn decide(&self, node: &str, request: &Attributes) -> Result<(), String> {
+        self.judge(node, request).map_err(|why| if why.is_empty() { why } else { format!("node: {why}") })
+    }
+
+    fn judge(&self, node: &str, request: &Attributes) -> Result<(), String> {
+        let (verb, sub) = (request.verb.as_str(), request.subresource.as_str());
+        let only = |may: bool, why: &str| if may { Ok(()) } else { Err(why.to_owned()) };
+        let reads = matches!(verb, "get" | "list" | "watch");
+        let related = |resource: &'static str| {
+            only(!request.name.is_empty(), "No Object name found")?;
+            let why = format!("no relationship found between node '{node}' and this object");
+            only(self.needs(node, resource, request), &why)
+        };
+        let read_related = |resource: &'static str| {
+            only(reads, "can only read resources of this type")?;
+            only(sub.is_empty(), "cannot read subresource")?;
+            only(!request.namespace.is_empty(), "can only read namespaced object of this type")?;
+            related(resource)
+        };
+        let get_related = |resource: &'static str| {
+            only(verb == "get", "can only get individual resources of this type")?;
+            only(sub.is_empty(), "cannot get subresource")?;
+            related(resource)
+        };
         match (request.group.as_str(), request.resource.as_str()) {
-            ("", resource @ ("secrets" | "configmaps")) => {
-                if !read_one {
-                    return Err("can only read resources of this type");
-                }
-                let resource = if resource == "secrets" { "secrets" } else { "configmaps" };
-                self.needs(node, resource, request)
-                    .then_some(())
-                    .ok_or("no relationship found between node and this object")
+            ("", "secrets") => read_related("secrets"),
+            ("", "configmaps") => read_related("configmaps"),
+            ("", "persistentvolumeclaims") if sub == "status" => {
+                only(matches!(verb, "update" | "patch"), "can only get/update/patch this type")?;
+                related("persistentvolumeclaims")
             }
-            ("", "persistentvolumeclaims" | "persistentvolumes") => {
-                let resource = if request.resource == "persistentvolumes" {
-                    "persistentvolumes"
-                } else {
-                    "persistentvolumeclaims"
-                };
-                let may = match request.subresource.as_str() {
-                    "" => verb == "get",
-                    "status" => resource == "persistentvolumeclaims" && matches!(verb, "update" | "patch"),
-                    _ => false,
-                };
-                if !may {
-                    return Err("can only get individual resources of this type");
-                }
-                self.needs(node, resource, request)
-                    .then_some(())
-                    .ok_or("no relationship found between node and this object")
-            }
-            ("", "serviceaccounts") if verb == "create" && request.subresource == "token" => self
-                .needs(node, "serviceaccounts", request)
-                .then_some(())
-                .ok_or("no relationship found between node and this object"),
+            ("", "persistentvolumeclaims") => get_related("persistentvolumeclaims"),
+            ("", "persistentvolumes") => get_related("persistentvolumes"),
             // To name its uid in a request for a pod's certificate.
-            ("", "serviceaccounts") if verb == "get" && request.subresource.is_empty() => self
-                .needs(node, "serviceaccounts", request)
-                .then_some(())
-                .ok_or("no relationship found between node and this object"),
-            ("certificates.k8s.io", "podcertificaterequests") => certificates(node, request),
-            ("", "nodes") if read_one => {
-                (request.name == node).then_some(()).ok_or("node can only read its own Node object")
+            ("", "serviceaccounts") if verb == "get" && sub.is_empty() => read_related("serviceaccounts"),
+            ("", "serviceaccounts") => {
+                let one = verb == "create" && !request.name.is_empty();
+                only(one, "can only create tokens for individual service accounts")?;
+                only(sub == "token", "can only create token subresource of serviceaccount")?;
+                related("serviceaccounts")
             }
-            ("", "pods") if read_one => {
-                let whole = verb != "get" && selects(request, node);
-                (whole || self.needs(node, "pods", request)).then_some(()).ok_or(match verb {
-                    "get" => "no relationship found between node and this object",
-                    _ => "can only list/watch pods with spec.nodeName field selector",
-                })
+            ("certificates.k8s.io", "podcertificaterequests") => certificates(node, request),
+            ("", "nodes") if reads && sub.is_empty() => match request.name.as_str() {
+                "" => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
+                name => {
+                    let why = format!("node '{node}' cannot read '{name}', only its own Node object");
+                    only(name == node, &why)
+                }
+            },
+            ("", "pods") if reads && sub.is_empty() => {
+                if verb != "get" && selects(request, node) {
+                    return Ok(());
+                }
+                let one = verb == "get" || !request.name.is_empty();
+                only(one, "can only list/watch pods with spec.nodeName field selector")?;
+                related("pods")
             }
             // On create the name is not known yet: admission checks it.
             ("storage.k8s.io", "csinodes") => {
-                if !matches!(verb, "get" | "create" | "update" | "patch" | "delete")
-                    || !request.subresource.is_empty()
-                {
-                    return Err("can only get, create, update, patch, or delete a CSINode");
-                }
-                (verb == "create" || request.name == node)
-                    .then_some(())
-                    .ok_or("can only access CSINode with the same name as the requesting node")
+                only(sub != "status", "CSINode status access requires CSIVolumeHealth feature")?;
+                only(sub.is_empty(), "cannot authorize CSINode subresources")?;
+                let may = matches!(verb, "get" | "create" | "update" | "patch" | "delete");
+                only(may, "can only get, create, update, patch, or delete a CSINode")?;
+                let own = verb == "create" || request.name == node;
+                only(own, "can only access CSINode with the same name as the requesting node")
             }
             ("coordination.k8s.io", "leases") => {
-                if request.namespace != "kube-node-lease" {
-                    return Err("can only access leases in the \"kube-node-lease\" system namespace");
-                }
+                let may = matches!(verb, "get" | "create" | "update" | "patch" | "delete");
+                only(may, "can only get, create, update, patch, or delete a node lease")?;
+                let there = request.namespace == "kube-node-lease";
+                only(there, "can only access leases in the \"kube-node-lease\" system namespace")?;
                 let own = verb == "create" || request.name == node;
-                own.then_some(())
-                    .ok_or("can only access node lease with the same name as the requesting node")
+                only(own, "can only access node lease with the same name as the requesting node")
             }
-            _ => Err(""),
+            _ => Err(String::new()),
         }
     }
 }
@@ -224,10 +229,8 @@ impl Authorizer for NodeAuthorizer {
         let Some(node) = node_name(&request.user) else { return Decision::NoOpinion(String::new()) };
         match self.decide(node, request) {
             Ok(()) => Decision::Allow(String::new()),
-            Err(why) => match node_rules(request) {
-                true => Decision::Allow(String::new()),
-                false => Decision::NoOpinion(why.to_owned()),
-            },
+            Err(_) if node_rules(request) => Decision::Allow(String::new()),
+            Err(why) => Decision::NoOpinion(why),
         }
     }
 }
@@ -239,16 +242,17 @@ fn selects(request: &Attributes, node: &str) -> bool {
 }
 
 /// A node asks for certificates for its pods and reads what comes of it. Whose they are is checked by admission.
-fn certificates(node: &str, request: &Attributes) -> Result<(), &'static str> {
+fn certificates(node: &str, request: &Attributes) -> Result<(), String> {
     if !request.subresource.is_empty() {
-        return Err("nodes may not access the status subresource of PodCertificateRequests");
+        return Err("nodes may not access the status subresource of PodCertificateRequests".to_owned());
     }
     match request.verb.as_str() {
         "create" => Ok(()),
-        "list" | "watch" => selects(request, node)
-            .then_some(())
-            .ok_or("can only list/watch podcertificaterequests with nodeName field selector"),
-        _ => Err("nodes may only create, list and watch podcertificaterequests"),
+        "list" | "watch" if selects(request, node) => Ok(()),
+        "list" | "watch" => {
+            Err("can only list/watch podcertificaterequests with nodeName field selector".to_owned())
+        }
+        verb => Err(format!("nodes may not {verb} podcertificaterequests")),
     }
 }
 

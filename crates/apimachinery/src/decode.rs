@@ -143,6 +143,19 @@ pub fn unhandled(kind: &str, version: &str, wanted: &str, base: &str) -> ApiErro
     ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {wanted}: {base}"))
 }
 
+/// An error about a number that is too large, with the number as the document spells it.
+#[must_use]
+pub fn as_spelled(document: &[u8], error: &str) -> Option<String> {
+    let (before, rest) = error.split_once("cannot unmarshal number ")?;
+    let (number, after) = rest.split_once(' ')?;
+    let wanted: f64 = number.parse().ok()?;
+    let text = String::from_utf8_lossy(document);
+    let mut spellings =
+        text.split(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E')));
+    let spelled = spellings.find(|word| word.parse::<f64>().is_ok_and(|found| found == wanted))?;
+    Some(format!("{before}cannot unmarshal number {spelled} {after}"))
+}
+
 /// The words of a 400 for strict decoding: all of `errors` after one prefix.
 #[must_use]
 pub fn strict(errors: &[String]) -> String {
@@ -427,5 +440,14 @@ mod tests {
             let _ = json(text.as_bytes());
             let _ = yaml(text.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_told_as_it_was_written() {
+        let error = "json: cannot unmarshal number 1e+20 into Go struct field ObjectMeta.metadata.generation of type int64";
+        let spelled =
+            as_spelled(br#"{"a":7,"generation":100000000000000000000}"#, error).expect("it is there");
+        assert!(spelled.contains("number 100000000000000000000 into"), "{spelled}");
+        assert_eq!(as_spelled(b"{}", error), None);
     }
 }

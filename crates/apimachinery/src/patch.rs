@@ -27,12 +27,24 @@ fn bad_patch(why: &str) -> ApiError {
     ApiError::bad_request(format!("error decoding patch: {why}"))
 }
 
+/// Reads the bytes of a patch.
+///
+/// # Errors
+/// 400 when they are no JSON; upstream does not say why.
+pub fn read(patch: &[u8]) -> Result<Value, ApiError> {
+    decode::json(patch).map(|decoded| decoded.value).map_err(|error| {
+        // A number that Go's floats cannot hold is JSON all the same.
+        let number = error.message.starts_with("json: ");
+        ApiError::bad_request(if number { error.message } else { "invalid JSON patch".to_owned() })
+    })
+}
+
 /// Applies a JSON patch.
 ///
 /// # Errors
 /// 400 when it is no list of operations, 413 when there are too many, 422 when one of them fails.
 pub fn json(doc: Value, patch: &[u8]) -> Result<Value, ApiError> {
-    let patch = decode::json(patch).map_err(|e| bad_patch(&e.message))?.value;
+    let patch = read(patch)?;
     let operations = match patch {
         Value::Array(list) => list,
         Value::Null => Vec::new(),
@@ -283,10 +295,9 @@ mod tests {
             error.message,
             "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
         );
-        assert_eq!(
-            json(json!({}), b"[").expect_err("cut").message,
-            "error decoding patch: unexpected end of JSON input"
-        );
+        assert_eq!(json(json!({}), b"[").expect_err("cut").message, "invalid JSON patch");
+        let number = "json: cannot unmarshal number 1e999 into Go value of type float64";
+        assert_eq!(read(br#"{"a":1e999}"#).expect_err("too large").message, number);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct PatchStrategy {
     pub merge: bool,
     /// `retainKeys`: keys that the patch does not name are dropped.
     pub retain_keys: bool,
+    /// `replace`: an object takes the place of the one that was there.
+    pub replace: bool,
 }
 
 /// One node of a structural schema. `Schema::default()` is "any value, kept as it is told by `preserve_unknown`".
@@ -108,6 +110,15 @@ pub struct Published {
     pub default: Option<Value>,
     /// The known values of the field, or of what its list or map holds.
     pub values: Vec<Arc<str>>,
+    /// Of a type: `x-kubernetes-unions`, as it is published.
+    pub unions: Vec<Value>,
+    /// `x-kubernetes-map-type: granular`, which is how maps are merged anyway; of a field with a named type it means that
+    /// the type is atomic elsewhere.
+    pub granular: bool,
+    /// Nothing is said beside the reference to its type.
+    pub bare: bool,
+    /// `x-kubernetes-list-type: atomic`, of bytes, which are a list to Go.
+    pub atomic_list: bool,
 }
 
 /// Value validation of one node: the JSON-schema keywords and the CEL rules of a structural schema.

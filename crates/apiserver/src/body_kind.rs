@@ -77,7 +77,12 @@ pub fn check(
             return Err(other_version());
         } else {
             let internal = wanted_group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
-            format!("converting ({short}.{body_kind}) to ({internal}.{kind}): unknown conversion")
+            // It is read as what it says before anything is made of it.
+            let schema = kinds::schema_of(&stated, body_kind);
+            match schema.map(|schema| structure::check(object, &schema)) {
+                Some(Err(why)) => why,
+                _ => format!("converting ({short}.{body_kind}) to ({internal}.{kind}): unknown conversion"),
+            }
         };
         return Err(decode::unhandled(body_kind, short, kind, &why));
     }
@@ -121,7 +126,10 @@ fn stated(object: &Object) -> Result<(String, String), String> {
             structure::json_type(object)
         )));
     };
-    let text = |name: &str| match map.get(name) {
+    // Go's decoder takes a name in any case where it does not find it as it is.
+    let anyhow =
+        |name: &str| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    let text = |name: &str| match map.get(name).or_else(|| anyhow(name)) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(other) => Err(unread(&format!(

@@ -67,6 +67,15 @@ pub trait NodeConnector: Send + Sync {
     ) -> Result<http::Response<Body>, ApiError>;
 }
 
+/// A part of the control plane beside this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// It runs within this process, which ends when the part does.
+    Here,
+    /// If it runs, it answers at `https://127.0.0.1:PORT/healthz`.
+    Port(u16),
+}
+
 /// Everything a server needs.
 pub struct Config {
     /// Where objects lie.
@@ -105,6 +114,8 @@ pub struct Config {
     pub front_proxy_authority: Option<String>,
     /// The authority of client certificates, PEM, for aggregated servers that accept them.
     pub client_authority: Option<String>,
+    /// Whose state `componentstatuses` tells, by name; what is not told of otherwise is looked for at upstream's ports.
+    pub components: Vec<(String, Component)>,
     /// Requests that are worked at at a time, shared out to priority levels: 600 upstream.
     pub seats: u32,
     /// The audit log, if one is kept.
@@ -139,6 +150,10 @@ impl Config {
             front_proxy: None,
             front_proxy_authority: None,
             client_authority: None,
+            components: vec![
+                ("controller-manager".to_owned(), Component::Port(10257)),
+                ("scheduler".to_owned(), Component::Port(10259)),
+            ],
             seats: 600,
             audit: None,
             now: Utc::now,

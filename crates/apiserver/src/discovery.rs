@@ -11,7 +11,8 @@ use crate::{
     Response,
     aggregation::{Remote, Table},
     catalogue::{Catalogue, Served, Version, version_rank},
-    negotiate::Offer,
+    health,
+    negotiate::{self, Offer},
     respond, route,
     server::{Call, Inner},
 };
@@ -19,21 +20,22 @@ use crate::{
 /// `/`: the paths there are.
 pub(crate) fn root(inner: &Inner, _call: &Call) -> Response {
     let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
-    let mut paths =
-        vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    let mut paths = Vec::new();
+    if inner.config.issuer.is_some() {
+        paths.extend(["/.well-known/openid-configuration".to_owned(), "/openid/v1/jwks".to_owned()]);
+    }
+    paths.extend(["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned));
     for group in listed(&catalogue, &table).iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|(version, _)| format!("/apis/{}/{version}", group.name)));
     }
-    paths.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-            .map(str::to_owned),
-    );
-    respond::document(
-        200,
-        crate::negotiate::Media { pretty: true, ..Default::default() },
-        &json!({"paths": paths}),
-    )
+    for page in ["healthz", "livez", "readyz"] {
+        paths.push(format!("/{page}"));
+        paths.extend(health::list(inner, page).iter().map(|(check, _)| format!("/{page}/{check}")));
+    }
+    paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version"].map(str::to_owned));
+    paths.sort_unstable();
+    respond::document(200, negotiate::Media { pretty: true, ..Default::default() }, &json!({"paths": paths}))
 }
 
 /// Who serves a version.
@@ -77,7 +79,8 @@ fn listed<'a>(catalogue: &'a Catalogue, table: &'a Table) -> Vec<Listed<'a>> {
 /// A discovery document.
 pub(crate) fn answer(inner: &Inner, call: &Call, parts: &[&str]) -> Result<Response, ApiError> {
     let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
-    let media = call.media(if parts.len() == 1 { Offer::Discovery } else { Offer::Plain })?;
+    let offer = if parts.len() == 1 { Offer::Discovery } else { Offer::Plain };
+    let media = negotiate::answer(&call.headers, &call.query, offer, true)?;
     let document = match parts {
         ["api"] if media.aggregated => aggregated(&listed(&catalogue, &table), |name| name.is_empty()),
         ["apis"] if media.aggregated => aggregated(&listed(&catalogue, &table), |name| !name.is_empty()),
@@ -181,7 +184,8 @@ fn resources(group_version: &str, version: &Version) -> Value {
         if !resource.categories.is_empty() {
             entry["categories"] = json!(resource.categories);
         }
-        if resource.verbs.iter().any(|v| &**v == "get") {
+        // What is made when it is asked for is not stored.
+        if ["get", "create"].iter().all(|verb| resource.verbs.iter().any(|known| &**known == *verb)) {
             entry["storageVersionHash"] = storage_hash(served).into();
         }
         list.push(entry);
@@ -196,12 +200,6 @@ fn resources(group_version: &str, version: &Version) -> Value {
             }
             list.push(entry);
         }
-    }
-    if group_version == "v1" {
-        // A collection that can only be written to, for the pods' subresource of the same name.
-        list.push(json!({
-            "name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"],
-        }));
     }
     list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": list});

@@ -35,8 +35,8 @@ pub(crate) fn version() -> Response {
     respond::document(200, Media { pretty: true, ..Media::default() }, &document)
 }
 
-/// A health page, or the check of it that `one` names.
-pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: &str) -> Response {
+/// The checks of a health page, and whether they succeed.
+pub(crate) fn list(inner: &Inner, page: &str) -> Vec<(&'static str, bool)> {
     let store = inner.store_failed.load(Ordering::Relaxed) == 0;
     let ready = inner.ready.load(Ordering::Acquire);
     let registered = inner.aggregation.registered.load(Ordering::Acquire);
@@ -64,6 +64,12 @@ pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: &str) -> Respo
         ("poststarthook/apiservice-openapi-controller", registered),
         ("poststarthook/apiservice-openapiv3-controller", registered),
     ]);
+    list
+}
+
+/// A health page, or the check of it that `one` names.
+pub(crate) fn checks(inner: &Inner, call: &Call, page: &str, one: &str) -> Response {
+    let list = list(inner, page);
     if !one.is_empty() {
         return match list.iter().find(|(check, _)| *check == one) {
             Some((_, true)) => respond::text(200, "ok"),

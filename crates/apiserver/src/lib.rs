@@ -54,7 +54,7 @@ mod webhooks;
 
 pub use audit::{Audit, Log, Policy, Rotation};
 pub use body::{Body, RequestBody};
-pub use config::{ClientIdentity, Config, NodeConnector, Tls};
+pub use config::{ClientIdentity, Component, Config, NodeConnector, Tls};
 pub use containment::contained;
 pub use reader::StoreReader;
 pub use server::{ApiService, ClientCertificates, Server, extract};

@@ -204,8 +204,8 @@ pub fn answer(headers: &HeaderMap, query: &Query, offer: Offer, protobuf: bool) 
     Ok(media)
 }
 
-/// The form of an OpenAPI document of version 2 or 3, whose protobuf is not Kubernetes' own; `None`: none that is asked
-/// for.
+/// The form of an OpenAPI document of version 2 or 3, whose protobuf is not Kubernetes' own; `None` if no form of it is
+/// accepted.
 pub fn openapi(headers: &HeaderMap, version: u8) -> Option<Form> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if accept.trim().is_empty() {

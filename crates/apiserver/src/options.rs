@@ -152,12 +152,13 @@ impl List {
                     "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
                 );
             }
-            if send_initial.is_some() && matching.is_empty() {
+            if send_initial.is_some() && matching != "NotOlderThan" {
                 forbid(
                     "resourceVersionMatch",
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
                 );
-            } else if send_initial.is_some() && matching != "NotOlderThan" {
+            }
+            if !matches!(matching, "" | "NotOlderThan") {
                 errors.push(FieldError::not_supported(
                     &path("resourceVersionMatch"),
                     matching,

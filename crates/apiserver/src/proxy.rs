@@ -79,7 +79,9 @@ pub(crate) async fn serve(
         return Err(ApiError::bad_request("Upgrade request required"));
     }
     if matches!(way, Way::Nowhere) {
-        return Ok(respond::plain(204, "text/plain", Vec::new()));
+        let mut nothing = respond::text(204, "");
+        nothing.headers_mut().remove(header::CONTENT_TYPE);
+        return Ok(nothing);
     }
     let connector = inner
         .config

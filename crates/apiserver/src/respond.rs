@@ -1,6 +1,6 @@
 //! Answers: documents, stored objects in the asked form, errors.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::collections::HashSet;
 
 use apimachinery::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -99,9 +99,14 @@ pub fn error(error: &ApiError, media: Media) -> Response {
     if let Some(seconds) = seconds {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
-    if error.code == 403 {
-        response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    }
+    response
+}
+
+/// The error of somebody who does not get as far as a handler: no browser shall take it for a page.
+#[must_use]
+pub fn refusal(reason: &ApiError, media: Media) -> Response {
+    let mut response = error(reason, media);
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -135,7 +140,7 @@ pub fn object(
             let value = encoding::decode(wire, &served.api_version, &served.resource.kind)?;
             Ok(document(status, media, &value))
         }
-        Transform::Partial | Transform::PartialList => Ok(document(status, media, &partial(wire)?)),
+        Transform::Partial | Transform::PartialList => Ok(document(status, media, &partial(served, wire)?)),
         Transform::Table => {
             let value = encoding::decode(wire, &served.api_version, &served.resource.kind)?;
             let include = table::Include::parse(query.text("includeObject"))?;
@@ -148,9 +153,9 @@ pub fn object(
 }
 
 /// `PartialObjectMetadata` of a wire value.
-pub fn partial(wire: &[u8]) -> Result<Value, ApiError> {
-    let metadata: Value =
-        serde_json::from_str(encoding::metadata(wire)?.get()).map_err(ApiError::internal)?;
+pub fn partial(served: &Served, wire: &[u8]) -> Result<Value, ApiError> {
+    let metadata = serde_json::from_str(encoding::metadata(wire)?.get()).map_err(ApiError::internal)?;
+    let metadata = table::metadata_alone(&served.resource, metadata);
     Ok(json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}))
 }
 
@@ -198,12 +203,14 @@ pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
-/// Adds `Warning` headers: once each, and short when there are many.
+/// Adds `Warning` headers: once each, and short when there are many. What has control characters in it cannot be one.
 pub fn warn(response: &mut Response, warnings: &[String]) {
     const TOTAL: usize = 4096;
     const EACH: usize = 256;
     let mut known = HashSet::new();
-    let unlike: Vec<&String> = warnings.iter().filter(|warning| known.insert(warning.as_str())).collect();
+    let fit = |warning: &&String| !warning.is_empty() && !warning.chars().any(char::is_control);
+    let unlike: Vec<&String> =
+        warnings.iter().filter(fit).filter(|warning| known.insert(warning.as_str())).collect();
     let many = unlike.iter().map(|warning| warning.chars().count()).sum::<usize>() > TOTAL;
     let mut written = 0;
     for warning in unlike {
@@ -218,9 +225,6 @@ pub fn warn(response: &mut Response, warnings: &[String]) {
                 '"' | '\\' => {
                     line.push('\\');
                     line.push(c);
-                }
-                c if c.is_control() => {
-                    let _ = write!(line, "%{:02X}", u32::from(c));
                 }
                 c => line.push(c),
             }

@@ -11,7 +11,7 @@ use crate::{
     catalogue::Served,
     discovery, health, openapi, proxy, respond,
     server::{Call, Inner},
-    special::{binding, eviction, finalize, metrics, reviews, scale, token},
+    special::{binding, components, eviction, finalize, metrics, reviews, scale, token},
     verbs::{self, create, delete, list, patch, update, watch},
 };
 
@@ -25,8 +25,12 @@ pub(crate) async fn dispatch(
         return documents(inner, call).await;
     }
     let found = inner.served(&call.info.group, &call.info.version, &call.info.resource);
-    let Some(served) = found else { return unknown(inner, call, body).await };
+    let Some(served) = found else {
+        let builtin = inner.catalogue.load().is_builtin(&call.info.group);
+        return if builtin { Err(unknown_resource()) } else { Ok(not_found()) };
+    };
     call.protobuf = served.resource.builtin;
+    // Whoever finds no handler below is not warned: see [`is_routers`].
     if let Some(warning) = &served.deprecation {
         call.warnings.push(warning.clone());
         if let Some(trail) = call.trail() {
@@ -43,28 +47,40 @@ pub(crate) async fn dispatch(
         (false, true) => true,
         (false, false) => &*served.resource.plural == "namespaces" && call.info.name == call.info.namespace,
     };
+    let nowhere = || if served.resource.builtin { Err(unknown_resource()) } else { Ok(not_found()) };
     if !place_fits {
-        return if served.resource.builtin { Err(unknown_resource()) } else { Ok(not_found()) };
+        return nowhere();
     }
+    let serves = |verbs: &[&str]| served.resource.verbs.iter().any(|verb| verbs.contains(&&**verb));
     // The old prefixes make a verb of their own of whatever method: nothing but a watch may be had by them, or leave to
     // watch would be leave to write.
-    let old_way = match call.info.verb {
-        "watch" => call.method != Method::GET || !call.info.subresource.is_empty(),
-        verb => verb == "proxy",
-    };
-    if old_way {
-        return Ok(not_found());
+    match call.info.verb {
+        "watch" if !call.info.subresource.is_empty() => return nowhere(),
+        "watch" if !serves(&["watch"]) && !call.query.flag("watch") => return nowhere(),
+        "watch" if call.method != Method::GET => {
+            return if served.resource.builtin { Err(not_allowed()) } else { Ok(not_found()) };
+        }
+        "proxy" => return nowhere(),
+        _ => {}
     }
     if !call.info.subresource.is_empty() {
         return subresource(inner, call, &served, body).await;
     }
-    if namespaced && call.info.namespace.is_empty() && !matches!(call.info.verb, "list" | "watch") {
+    let everywhere = namespaced && call.info.namespace.is_empty();
+    // What methods there are at this path.
+    let there = match (named, everywhere) {
+        (true, _) => serves(&["get", "update", "patch", "delete"]),
+        (false, true) => serves(&["list"]),
+        (false, false) => serves(&["list", "create", "deletecollection"]),
+    };
+    if !there {
+        return nowhere();
+    }
+    if everywhere && !matches!(call.info.verb, "list" | "watch") {
         if !served.resource.builtin && call.info.verb == "deletecollection" {
             return Ok(not_found());
         }
-        if !reviews::is_review(&call.info.group, &call.info.resource) {
-            return Err(not_allowed());
-        }
+        return Err(not_allowed());
     }
     if !matches!(call.method, Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
         return Err(not_allowed());
@@ -80,8 +96,17 @@ pub(crate) async fn dispatch(
         let body = body::read(body).await?;
         return reviews::review(inner, call, &served, &body).await;
     }
-    if !served.resource.verbs.iter().any(|v| **v == *call.info.verb) {
+    if group.is_empty() && resource == "componentstatuses" {
+        return components::serve(inner, call, &served).await;
+    }
+    if !serves(&[call.info.verb]) {
         return Err(not_allowed());
+    }
+    if group.is_empty() && resource == "bindings" {
+        // The old way to bind a pod: a collection that nothing is in.
+        let Some(pods) = inner.served("", "v1", "pods") else { return Err(unknown_resource()) };
+        let body = body::read(body).await?;
+        return binding::bind(inner, call, &pods, &body).await;
     }
     match (call.info.verb, named) {
         ("get", true) => verbs::get(inner, call, &served).await,
@@ -152,45 +177,42 @@ async fn subresource(
     }
 }
 
-/// A resource that is not in the catalogue.
-async fn unknown(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Result<Response, ApiError> {
-    let info = &call.info;
-    // The old way to bind a pod: a virtual collection of its own.
-    if info.group.is_empty() && info.resource == "bindings" && info.version == "v1" && info.verb == "create" {
-        let Some(pods) = inner.served("", "v1", "pods") else { return Err(unknown_resource()) };
-        let body = body::read(body).await?;
-        return binding::bind(inner, call, &pods, &body).await;
-    }
-    if inner.catalogue.load().is_builtin(&info.group) { Err(unknown_resource()) } else { Ok(not_found()) }
-}
-
 async fn documents(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
     let path = call.info.path.trim_end_matches('/');
+    let slash = path.len() < call.info.path.len();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let reads = matches!(call.method, Method::GET | Method::HEAD);
+    // Pages take any method, and no slash behind them; routes take GET.
     match parts.as_slice() {
-        ["api" | "apis" | "version" | "openapi", ..] if !reads => Err(not_allowed()),
-        _ if !reads => Ok(not_found()),
-        ["api"] | ["apis"] | ["api", _] | ["apis", _] | ["apis", _, _] => {
-            discovery::answer(inner, call, &parts)
+        [] | [""] => return Ok(discovery::root(inner, call)),
+        ["apis"] => return discovery::answer(inner, call, &parts),
+        ["healthz" | "livez" | "readyz", ..] if !slash => {
+            return Ok(health::checks(inner, call, parts[0], &parts[1..].join("/")));
         }
+        ["metrics"] if !slash => {
+            let page = crate::metrics::page(inner).into_bytes();
+            return Ok(respond::plain(200, "text/plain; version=0.0.4; charset=utf-8", page));
+        }
+        ["openapi", "v2"] if !slash => return openapi::v2(inner, call),
+        ["openapi", "v3"] if slash => return Ok(openapi::no_document()),
+        ["openapi", "v3", rest @ ..] => {
+            let rest = format!("{}{}", rest.join("/"), if slash { "/" } else { "" });
+            return openapi::v3(inner, call, &rest).await;
+        }
+        _ => {}
+    }
+    let issues = inner.config.issuer.is_some();
+    let routed = match parts.as_slice() {
+        ["api" | "version"] | ["api" | "apis", _] | ["apis", _, _] => true,
+        [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => issues,
+        _ => false,
+    };
+    match parts.as_slice() {
+        _ if !routed => Ok(not_found()),
+        _ if call.method != Method::GET => Err(not_allowed()),
         ["version"] => Ok(health::version()),
-        ["healthz" | "livez" | "readyz", ..] => {
-            Ok(health::checks(inner, call, parts[0], &parts[1..].join("/")))
-        }
-        ["metrics"] => Ok(respond::plain(
-            200,
-            "text/plain; version=0.0.4; charset=utf-8",
-            crate::metrics::page(inner).into_bytes(),
-        )),
-        ["openapi", "v2"] => openapi::v2(inner, call),
-        ["openapi", "v3", rest @ ..] => openapi::v3(inner, call, &rest.join("/")).await,
-        [".well-known", "openid-configuration"] if inner.config.issuer.is_some() => {
-            Ok(health::issuer(inner, false))
-        }
-        ["openid", "v1", "jwks"] if inner.config.issuer.is_some() => Ok(health::issuer(inner, true)),
-        [] | [""] => Ok(discovery::root(inner, call)),
-        _ => Ok(not_found()),
+        [".well-known", ..] => Ok(health::issuer(inner, false)),
+        ["openid", ..] => Ok(health::issuer(inner, true)),
+        _ => discovery::answer(inner, call, &parts),
     }
 }
 
@@ -199,6 +221,15 @@ pub(crate) fn not_found() -> Response {
     let mut response = respond::text(404, "404 page not found\n");
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Whether it is the router's own error: no handler has seen the request.
+pub(crate) fn is_routers(error: &ApiError) -> bool {
+    matches!(error.code, 404..=406 | 415)
+        && error
+            .details
+            .as_ref()
+            .is_some_and(|details| details.as_object().is_some_and(serde_json::Map::is_empty))
 }
 
 /// A resource or version that a group of built-in kinds does not have.

@@ -18,23 +18,37 @@ use crate::{
 
 /// Kinds with fields of their own to select by word it in another way than the rest.
 fn unknown_field(resource: &Resource, name: &str) -> ApiError {
-    let own = matches!(
-        &*resource.plural,
+    ApiError::bad_request(match &*resource.plural {
+        _ if !resource.builtin => format!("field label not supported: {name}"),
+        "jobs" => format!("field label {name:?} not supported for Job"),
+        "resourceslices" => {
+            format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {name}")
+        }
         "pods"
-            | "nodes"
-            | "namespaces"
-            | "secrets"
-            | "services"
-            | "events"
-            | "replicationcontrollers"
-            | "jobs"
-            | "certificatesigningrequests"
-    );
-    ApiError::bad_request(if resource.builtin && !own {
-        format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-    } else {
-        format!("field label not supported: {name}")
+        | "nodes"
+        | "namespaces"
+        | "secrets"
+        | "services"
+        | "events"
+        | "replicationcontrollers"
+        | "certificatesigningrequests"
+        | "clustertrustbundles"
+        | "podcertificaterequests" => {
+            format!("field label not supported: {name}")
+        }
+        _ => {
+            format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
     })
+}
+
+/// Whether the kind's objects are told apart by namespace. Some kinds that are in none know no such field, and one that is
+/// in one.
+fn has_namespace(resource: &Resource) -> bool {
+    let without =
+        ["nodes", "namespaces", "certificatesigningrequests", "clustertrustbundles", "resourceslices"];
+    let plural = &*resource.plural;
+    !resource.builtin || !(without.contains(&plural) || plural == "podcertificaterequests")
 }
 
 /// A checked pair of selectors.
@@ -48,7 +62,8 @@ impl Selection {
     pub fn new(labels: LabelSelector, fields: FieldSelector, resource: &Resource) -> Result<Self, ApiError> {
         for term in &fields.terms {
             let name = term.field.as_str();
-            let known = matches!(name, "metadata.name" | "metadata.namespace")
+            let known = name == "metadata.name"
+                || name == "metadata.namespace" && has_namespace(resource)
                 || resource.selectable.iter().any(|f| &*f.name == name);
             if !known {
                 return Err(unknown_field(resource, name));
@@ -61,6 +76,16 @@ impl Selection {
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether an object with this name, without labels and in no namespace, is shown.
+    #[must_use]
+    pub fn matches_name(&self, name: &str) -> bool {
+        self.labels.matches(|_| None)
+            && self.fields.terms.iter().all(|term| {
+                let value = if term.field == "metadata.name" { name } else { "" };
+                (value == term.value) == term.equal
+            })
     }
 
     /// The only name that can match.

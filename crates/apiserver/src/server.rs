@@ -150,6 +150,16 @@ impl Call {
         }
     }
 
+    /// The answer to somebody who does not get as far as a handler.
+    fn refuse(&self, error: &ApiError) -> Response {
+        let pretty = self.query.flag("pretty");
+        let response = respond::refusal(error, Media { pretty, ..Media::default() });
+        match &self.trail {
+            Some(trail) => trail.failed(error, response),
+            None => response,
+        }
+    }
+
     /// The form of the answer.
     pub fn media(&self, offer: Offer) -> Result<Media, ApiError> {
         negotiate::answer(&self.headers, &self.query, offer, self.protobuf)
@@ -426,12 +436,20 @@ async fn guarded(
     }
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
-        Err(_) => Err(ApiError::other(
-            504,
-            "Timeout",
-            "Timeout: request did not complete within the allotted timeout",
-        )),
+        Err(_) => Ok(timed_out()),
     }
+}
+
+/// A `Status` without its kind, and without a content type of its own: upstream writes it below everything that
+/// encodes answers.
+fn timed_out() -> Response {
+    let why = "Timeout: request did not complete within the allotted timeout";
+    respond::text(
+        504,
+        format!(
+            r#"{{"metadata":{{}},"status":"Failure","message":"{why}","reason":"Timeout","details":{{}},"code":504}}"#
+        ) + "\n",
+    )
 }
 
 /// Go's duration text as far as clients use it: `30s`, `1m30s`, `500ms`.
@@ -484,11 +502,15 @@ async fn pipeline(
         trail.begin(&call).await;
     }
     let nameless = call.user.groups.iter().any(|group| group == access::UNAUTHENTICATED);
-    if let Some(user) = impersonation::effective(&inner, &call)? {
-        if let Some(trail) = call.trail() {
-            trail.impersonated(&user);
+    match impersonation::effective(&inner, &call) {
+        Ok(Some(user)) => {
+            if let Some(trail) = call.trail() {
+                trail.impersonated(&user);
+            }
+            call.user = Arc::new(user);
         }
-        call.user = Arc::new(user);
+        Ok(None) => {}
+        Err(error) => return Ok(call.refuse(&error)),
     }
     let place = match flow::admit(&inner, &call, patience).await {
         Ok(place) => place,
@@ -523,16 +545,21 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
     if let Some(trail) = call.trail() {
         trail.decided(&decision);
     }
-    allowed(&attributes, decision)?;
+    if let Err(error) = allowed(&attributes, decision) {
+        return Ok(call.refuse(&error));
+    }
     let remote = inner.aggregation.table.load().of_path(&call.info.path).cloned();
     if let Some(remote) = remote {
         let response = aggregation::forward(inner, call, &remote, body).await?;
         return Ok(call.follow(response, false));
     }
-    let pretty = call.query.flag("pretty");
     let result = route::dispatch(inner, call, body).await;
+    if result.as_ref().is_err_and(route::is_routers) {
+        call.warnings.clear();
+    }
     // An error is always an object.
     let whole = result.is_err() || call.info.is_resource && !call.info.is_long_running();
+    let pretty = call.query.flag("pretty");
     let mut response = result.unwrap_or_else(|error| {
         if let Some(trail) = call.trail() {
             trail.status(&error.to_status());
@@ -611,12 +638,8 @@ fn forbidden(a: &Attributes, reason: &str) -> ApiError {
     let user = &a.user.name;
     let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !a.resource_request {
-        return ApiError::forbidden(
-            "",
-            "",
-            "",
-            &format!("User {user:?} cannot {} path {:?}{tail}", a.verb, a.path),
-        );
+        let why = format!("User {user:?} cannot {} path {:?}", a.verb, a.path);
+        return ApiError::forbidden("", "", "", &(escape(&why) + &tail));
     }
     let resource = if a.subresource.is_empty() {
         a.resource.clone()
@@ -628,11 +651,9 @@ fn forbidden(a: &Attributes, reason: &str) -> ApiError {
     } else {
         format!("in the namespace {:?}", a.namespace)
     };
-    let why = format!(
-        "User {user:?} cannot {} resource {resource:?} in API group {:?} {place}{tail}",
-        a.verb, a.group
-    );
-    ApiError::forbidden(&a.group, &a.resource, &a.name, &escape(&why))
+    let why =
+        format!("User {user:?} cannot {} resource {resource:?} in API group {:?} {place}", a.verb, a.group);
+    ApiError::forbidden(&a.group, &a.resource, &a.name, &(escape(&why) + &tail))
 }
 
 fn escape(text: &str) -> String {

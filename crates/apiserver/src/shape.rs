@@ -100,9 +100,15 @@ pub fn body(
     call: &mut Call,
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = body_kind::read(bytes, encoding, &served.resource.kind)?;
-    body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)?;
+    let spelled = |mut error: ApiError| {
+        let text = (encoding == Encoding::Json).then(|| decode::as_spelled(bytes, &error.message));
+        error.message = text.flatten().unwrap_or(error.message);
+        error
+    };
+    body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)
+        .map_err(spelled)?;
     let mut found = duplicates;
-    found.extend(apply(&served.resource, &mut value)?);
+    found.extend(apply(&served.resource, &mut value).map_err(spelled)?);
     // A typed struct is decoded field by field, a custom resource is read first and looked at then.
     if served.resource.builtin && encoding == Encoding::Json && found.len() > 1 {
         found = decode::in_order(bytes, found);

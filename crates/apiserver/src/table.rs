@@ -37,6 +37,13 @@ fn has_name_column(resource: &Resource) -> bool {
     resource.columns.iter().any(|c| &*c.format == "name")
 }
 
+/// Whether the table of no objects has `null` for rows: of kinds without printer of their own upstream collects rows one
+/// by one.
+#[must_use]
+pub fn is_plain(resource: &Resource) -> bool {
+    resource.builtin && resource.columns.iter().any(|column| &*column.name == "Created At")
+}
+
 /// A table without rows.
 #[must_use]
 pub fn head(resource: &Resource) -> Value {
@@ -91,6 +98,21 @@ fn cell(object: &Object, path: &str, kind: &str, now: DateTime<Utc>) -> Value {
     }
 }
 
+/// Metadata without their object.
+pub fn metadata_alone(resource: &Resource, mut metadata: Value) -> Value {
+    if let Some(prefix) = resource.behaviour.annotated
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.retain(|name, _| !name.starts_with(prefix));
+        if annotations.is_empty()
+            && let Some(fields) = metadata.as_object_mut()
+        {
+            fields.remove("annotations");
+        }
+    }
+    metadata
+}
+
 /// One row.
 #[must_use]
 pub fn row(resource: &Resource, object: &Object, include: Include, now: DateTime<Utc>) -> Value {
@@ -107,7 +129,8 @@ pub fn row(resource: &Resource, object: &Object, include: Include, now: DateTime
         Include::None => Value::Null,
         Include::Object => object.clone(),
         Include::Metadata => {
-            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+            let metadata = metadata_alone(resource, object["metadata"].clone());
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
         }
     };
     row

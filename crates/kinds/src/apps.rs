@@ -11,13 +11,16 @@ use crate::{
     declare::Declarer,
     object::{at, at_mut, fill, has, items_mut, list, number, remove, restore, same, set, text},
     podspec::{changed_template_warnings, default_template, name_warnings},
-    resource::{Generation, Strategy},
+    resource::{Generation, NameRule, Strategy},
     warnings::claim,
 };
 
 pub fn declare(to: &mut Declarer<'_>) {
     to.resource("apps/v1", "controllerrevisions").strategy(ControllerRevision);
-    to.resource("apps/v1", "daemonsets").tracks_spec().strategy(DaemonSet);
+    to.resource("apps/v1", "daemonsets")
+        .tracks_spec()
+        .behaves(|b| b.annotated = Some("deprecated.daemonset.template.generation"))
+        .strategy(DaemonSet);
     to.resource("apps/v1", "deployments")
         .behaves(|b| b.generation = Generation::SpecOrAnnotations)
         .scales_by("spec.selector")
@@ -27,7 +30,11 @@ pub fn declare(to: &mut Declarer<'_>) {
         .scales_by("spec.selector")
         .select("status.replicas", "0")
         .strategy(ReplicaSet);
-    to.resource("apps/v1", "statefulsets").tracks_spec().scales_by("spec.selector").strategy(StatefulSet);
+    to.resource("apps/v1", "statefulsets")
+        .named(NameRule::Label)
+        .tracks_spec()
+        .scales_by("spec.selector")
+        .strategy(StatefulSet);
 }
 
 /// Numbers in the statuses of workloads, none of which may be negative.

@@ -16,7 +16,10 @@ use crate::{
 pub fn declare(to: &mut Declarer<'_>) {
     let kind = "horizontalpodautoscalers";
     to.resource("autoscaling/v2", kind).tracks_spec().strategy(HorizontalPodAutoscaler);
-    to.resource("autoscaling/v1", kind).tracks_spec().strategy(autoscaling_v1::HorizontalPodAutoscaler);
+    to.resource("autoscaling/v1", kind)
+        .tracks_spec()
+        .behaves(|b| b.annotated = Some("autoscaling.alpha.kubernetes.io/"))
+        .strategy(autoscaling_v1::HorizontalPodAutoscaler);
 }
 
 /// `autoscaling/v2`

@@ -7,15 +7,17 @@
 //! resource GROUP/VERSION PLURAL SINGULAR KIND namespaced|cluster TYPE [short=a,b] [categories=a] [verbs=get,list]
 //!  sub NAME GROUP/VERSION KIND VERBS
 //!  col TYPE PRIORITY FORMAT|- NAME OF THE COLUMN
-//! type NAME [atomic]
-//!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [list=set|map(key,…)] [atomic|granular] [patch=STRATEGY(key)] [enum=a,b]
+//! type NAME [atomic] [union=DISCRIMINATOR(field:value,…)]
+//!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [shown=DEFAULT] [list=set|map(key,…)|atomic] [atomic|granular] [bare]
+//!        [patch=STRATEGY(key)] [enum=a,b]
 //! ```
 //!
 //! A field's TYPE is a scalar word (`string`, `int32`, `int64`, `float64`, `bool`, `bytes`, `time`, `microtime`,
 //! `duration`, `quantity`, `intstr`, `object`, `any`, `schemaorlist`, `schemaorbool`, `schemaorstrings`) or the name of another type, below any number of `[]` (list) and
 //! `{}` (map). `#TAG` holds protobuf field numbers, outermost first, where JSON flattens a message. `ptr` is a Go
 //! pointer: its zero differs from its absence. ALWAYS is what an absent field is encoded as, DEFAULT what it is
-//! decoded as; both are JSON without blanks.
+//! decoded as; both are JSON without blanks. `shown=` is a default that is published and changes nothing, `bare` a field
+//! of which OpenAPI tells nothing but its type. In values of `enum` a `~` stands for a blank.
 
 use std::collections::HashMap;
 
@@ -87,6 +89,8 @@ pub struct ColumnFacts<'t> {
 pub struct TypeFacts<'t> {
     /// `x-kubernetes-map-type: atomic`
     pub atomic: bool,
+    /// Of which fields no more than one is set: `DISCRIMINATOR(field:value,…)`.
+    pub unions: Vec<&'t str>,
     /// In Go's order.
     pub fields: Vec<FieldFacts<'t>>,
 }
@@ -108,16 +112,20 @@ pub struct FieldFacts<'t> {
     pub always: Option<&'t str>,
     /// What an absent field is decoded as, JSON.
     pub default: Option<&'t str>,
-    /// `set`, `map(a,b)` or empty.
+    /// The default that is published where it changes nothing, JSON.
+    pub shown: Option<&'t str>,
+    /// `set`, `map(a,b)` or empty; `atomic` of bytes, which are a list to Go.
     pub list: &'t str,
     /// `x-kubernetes-map-type: atomic`
     pub atomic: bool,
-    /// `x-kubernetes-map-type: granular`, of a field whose type is atomic elsewhere.
+    /// `x-kubernetes-map-type: granular`, of a map, or of a field whose type is atomic elsewhere.
     pub granular: bool,
-    /// `merge(key)`, `retainKeys()`, `merge+retainKeys(key)` or empty.
+    /// OpenAPI refers to its type and says nothing beside it.
+    pub bare: bool,
+    /// `merge(key)`, `retainKeys()`, `merge+retainKeys(key)`, `replace()` or empty.
     pub patch: &'t str,
-    /// The published values, divided by commas. For reading only: upstream does not validate by them.
-    pub values: &'t str,
+    /// The published values, divided by commas, `~` for a blank. For reading only: upstream does not validate by them.
+    pub values: Option<&'t str>,
 }
 
 impl<'t> Table<'t> {
@@ -151,8 +159,14 @@ impl<'t> Table<'t> {
                 Some("resource") => table.resources.extend(resource(words)),
                 Some("type") => {
                     let name = words.next().unwrap_or_default();
-                    let atomic = words.next() == Some("atomic");
-                    in_type = Some((name, TypeFacts { atomic, fields: Vec::new() }));
+                    let mut facts = TypeFacts::default();
+                    for word in words {
+                        match word.split_once('=') {
+                            Some(("union", union)) => facts.unions.push(union),
+                            _ => facts.atomic |= word == "atomic",
+                        }
+                    }
+                    in_type = Some((name, facts));
                 }
                 _ => {}
             }
@@ -254,9 +268,11 @@ fn field(fact: &str) -> Option<FieldFacts<'_>> {
                 ("req", _) => field.required = true,
                 ("atomic", _) => field.atomic = true,
                 ("granular", _) => field.granular = true,
+                ("bare", _) => field.bare = true,
+                (_, Some(("shown", default))) => field.shown = Some(default),
                 (_, Some(("list", list))) => field.list = list,
                 (_, Some(("patch", patch))) => field.patch = patch,
-                (_, Some(("enum", values))) => field.values = values,
+                (_, Some(("enum", values))) => field.values = Some(values),
                 _ => {}
             }
         }

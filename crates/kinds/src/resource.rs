@@ -179,6 +179,9 @@ pub struct Behaviour {
     pub ttl_seconds: Option<u32>,
     /// What every use of a deprecated version is warned with.
     pub deprecated: Option<&'static str>,
+    /// Annotations that begin so stand for what upstream keeps in fields: they are shown with the whole object only, not
+    /// with its metadata alone.
+    pub annotated: Option<&'static str>,
     /// Fields that may never change once set: dotted paths; checked by the engine as `field is immutable`.
     pub immutable: Vec<&'static str>,
 }

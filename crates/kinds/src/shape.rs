@@ -76,6 +76,7 @@ impl<'t> Shapes<'t> {
         let package = match expression.split('.').next() {
             Some("meta") => "io.k8s.apimachinery.pkg.apis.",
             Some("apiextensions") => "io.k8s.apiextensions-apiserver.pkg.apis.",
+            Some("apiregistration") => "io.k8s.kube-aggregator.pkg.apis.",
             _ => "io.k8s.api.",
         };
         self.name(&format!("{package}{expression}"))
@@ -97,7 +98,16 @@ impl<'t> Shapes<'t> {
             // the table.
             _ => (Some(Type::Object), ""),
         };
+        // Structs that write themselves as whatever they hold.
+        let own = match word {
+            "any" => Some("JSON"),
+            "schemaorlist" => Some("JSONSchemaPropsOrArray"),
+            "schemaorbool" => Some("JSONSchemaPropsOrBool"),
+            "schemaorstrings" => Some("JSONSchemaPropsOrStringArray"),
+            _ => None,
+        };
         Schema {
+            name: own.map(|own| self.openapi_name(&format!("apiextensions.v1.{own}"))),
             kind,
             format: (!format.is_empty()).then(|| self.name(format)),
             int_or_string: word == "intstr",
@@ -123,7 +133,10 @@ impl<'t> Shapes<'t> {
             let schema = self.field(name, field);
             properties.insert(key, schema);
         }
+        let unions: Vec<Value> = facts.unions.iter().copied().filter_map(union).collect();
+        let published = (!unions.is_empty()).then(|| Published { unions, ..Published::default() });
         Schema {
+            published: published.map(Box::new),
             name: Some(openapi_name),
             kind: Some(Type::Object),
             properties,
@@ -140,14 +153,16 @@ impl<'t> Shapes<'t> {
         let omit_empty =
             (field.always.is_none() || default.is_some()) && !field.pointer && !is_struct(field.kind);
         let key = format!(
-            "{} {:?} {default:?} {:?} {} {} {} {} {} {omit_empty}",
+            "{} {:?} {default:?} {:?} {:?} {:?} {} {} {} {} {} {omit_empty}",
             field.kind,
             field.always,
             field.default,
+            field.shown,
             field.values,
             field.list,
             field.atomic,
             field.granular,
+            field.bare,
             field.patch
         );
         if let Some(made) = self.made.get(&key) {
@@ -167,7 +182,11 @@ impl<'t> Shapes<'t> {
         }
         if let Some((strategy, key)) = field.patch.strip_suffix(')').and_then(|patch| patch.split_once('(')) {
             let has = |word: &str| strategy.split('+').any(|s| s == word);
-            schema.patch_strategy = PatchStrategy { merge: has("merge"), retain_keys: has("retainKeys") };
+            schema.patch_strategy = PatchStrategy {
+                merge: has("merge"),
+                retain_keys: has("retainKeys"),
+                replace: has("replace"),
+            };
             schema.patch_merge_key = (!key.is_empty()).then(|| self.name(key));
         }
         let published = Published {
@@ -175,9 +194,19 @@ impl<'t> Shapes<'t> {
                 .default
                 .or(field.always)
                 .filter(|_| has_plain_default(field.kind))
+                .or(field.shown)
                 .and_then(json)
                 .filter(|v| !v.is_null()),
-            values: field.values.split(',').filter(|v| !v.is_empty()).map(|v| self.name(v)).collect(),
+            values: field
+                .values
+                .into_iter()
+                .flat_map(|values| values.split(','))
+                .map(|value| self.name(&value.replace('~', " ")))
+                .collect(),
+            unions: base.published.as_ref().map(|published| published.unions.clone()).unwrap_or_default(),
+            granular: field.granular,
+            bare: field.bare,
+            atomic_list: field.list == "atomic",
         };
         let tells = published != Published::default();
         schema.published = tells.then(|| Box::new(published));
@@ -192,6 +221,18 @@ impl<'t> Shapes<'t> {
 
 fn is_struct(kind: &str) -> bool {
     kind.contains('.') && !kind.starts_with(['[', '{'])
+}
+
+/// `DISCRIMINATOR(field:value,…)` as it is published.
+fn union(fact: &str) -> Option<Value> {
+    let (discriminator, fields) = fact.strip_suffix(')')?.split_once('(')?;
+    let fields = fields.split(',').filter_map(|field| field.split_once(':'));
+    let fields: serde_json::Map<String, Value> = fields.map(|(k, v)| (k.to_owned(), v.into())).collect();
+    let mut union = serde_json::json!({"fields-to-discriminateBy": fields});
+    if !discriminator.is_empty() {
+        union["discriminator"] = discriminator.into();
+    }
+    Some(union)
 }
 
 /// Upstream tells no default of types that write themselves, nor of lists and maps.

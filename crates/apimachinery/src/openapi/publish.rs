@@ -181,6 +181,7 @@ fn strategy(schema: &Schema, out: &mut Map<String, Value>) {
         (true, true) => "merge,retainKeys",
         (true, false) => "merge",
         (false, true) => "retainKeys",
+        (false, false) if schema.patch_strategy.replace => "replace",
         (false, false) => "",
     };
     if !strategy.is_empty() {

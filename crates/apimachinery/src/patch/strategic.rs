@@ -138,6 +138,7 @@ fn merge_object(mut doc: Object, mut patch: Object, schema: Option<&Schema>) -> 
         }
         let below = field(schema, &key);
         let merged = match (doc.remove(&key), change) {
+            (Some(Value::Object(_)), change @ Value::Object(_)) if strategy(below).replace => Some(change),
             (Some(Value::Object(before)), Value::Object(change)) => {
                 Some(Value::Object(merge_object(before, change, below)?))
             }
@@ -436,7 +437,7 @@ mod tests {
     use crate::schema::Type;
 
     fn schema() -> Schema {
-        let merge = PatchStrategy { merge: true, retain_keys: false };
+        let merge = PatchStrategy { merge: true, ..PatchStrategy::default() };
         let item = Arc::new(Schema {
             kind: Some(Type::Object),
             properties: [(Arc::from("args"), scalars(merge))].into_iter().collect(),

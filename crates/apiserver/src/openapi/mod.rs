@@ -125,18 +125,8 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
         }
         return Ok(respond::document(200, Media::default(), &json!({"paths": paths})));
     }
-    let Some(document) = made.v3.get(path) else {
-        // Not the router's answer: this one has no text.
-        let mut response = respond::text(404, "");
-        response.headers_mut().remove(header::CONTENT_TYPE);
-        return Ok(response);
-    };
-    let Some(form) = negotiate::openapi(&call.headers, 3) else {
-        let mut response = respond::text(406, "");
-        response.headers_mut().remove(header::CONTENT_TYPE);
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-        return Ok(response);
-    };
+    let Some(document) = made.v3.get(path) else { return Ok(no_document()) };
+    let Some(form) = negotiate::openapi(&call.headers, 3) else { return Ok(unacceptable(&["Accept"])) };
     match call.query.get("hash") {
         Some(asked) if asked != document.hash => {
             let mut response = respond::text(301, "");
@@ -167,20 +157,44 @@ pub(crate) async fn v3(inner: &Arc<Inner>, call: &Call, path: &str) -> Result<Re
 pub(crate) fn v2(inner: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
     let (catalogue, table) = (inner.catalogue.load(), inner.aggregation.table.load());
     let made = inner.documents.of(&catalogue);
-    let form = negotiate::openapi(&call.headers, 2);
-    match form.ok_or_else(|| negotiate::not_acceptable(negotiate::Offer::Plain, false))? {
-        negotiate::Form::Protobuf => {
+    let mut response = match negotiate::openapi(&call.headers, 2) {
+        Some(negotiate::Form::Protobuf) => {
             let encode = || Document::new(gnostic::v2::encode(&swagger(&catalogue, &table)));
             let document = made.v2_protobuf.get_or_init(encode);
             let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-            Ok(answer(call, &document.hash, document.bytes.clone(), kind))
+            answer(call, &document.hash, document.bytes.clone(), kind)
         }
-        negotiate::Form::Json | negotiate::Form::Yaml => {
+        Some(negotiate::Form::Json | negotiate::Form::Yaml) => {
             let json = || Document::new(swagger(&catalogue, &table).to_string().into_bytes());
             let document = made.v2.get_or_init(json);
-            Ok(answer(call, &document.hash, document.bytes.clone(), "application/json"))
+            answer(call, &document.hash, document.bytes.clone(), "application/json")
         }
+        None => return Ok(unacceptable(&["Accept-Encoding", "Accept"])),
+    };
+    for header in ["Accept-Encoding", "Accept"] {
+        response.headers_mut().append(header::VARY, HeaderValue::from_static(header));
     }
+    Ok(response)
+}
+
+/// 404 of a document that there is not: other than the router's answer, it has no text.
+pub(crate) fn no_document() -> Response {
+    empty(404)
+}
+
+/// 406 in no form: the asked one is none of the document's.
+fn unacceptable(vary: &[&'static str]) -> Response {
+    let mut response = empty(406);
+    for header in vary {
+        response.headers_mut().append(header::VARY, HeaderValue::from_static(header));
+    }
+    response
+}
+
+fn empty(code: u16) -> Response {
+    let mut response = respond::text(code, "");
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
 }
 
 /// The document, unless the client has it already.

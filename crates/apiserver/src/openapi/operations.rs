@@ -1,13 +1,49 @@
 //! What each path takes, in a form that both versions of OpenAPI are written from.
 
-use kinds::Subresource;
+use std::sync::LazyLock;
 
-use super::schemas::list_name_of;
+use kinds::{
+    Resource, Subresource,
+    facts::{FieldFacts, TABLE, Table},
+};
+
+use super::schemas::{list_name_of, type_of_subresource};
 use crate::catalogue::Served;
+
+/// A parameter of a request beside its body.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Parameter {
+    /// `fieldManager`
+    pub name: &'static str,
+    /// `path`, `query`
+    pub place: &'static str,
+    /// `string`, `boolean`, `integer`
+    pub kind: &'static str,
+}
+
+/// What an operation answers.
+pub enum Answer {
+    /// An object of this type of the document.
+    Object(String),
+    /// Text.
+    Text,
+    /// Whatever somebody behind this server answers.
+    Anything,
+}
+
+impl Answer {
+    /// The type of an object.
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Self::Object(name) => Some(name),
+            Self::Text | Self::Anything => None,
+        }
+    }
+}
 
 /// One method of one path.
 pub struct Operation {
-    /// `get`, `put`, `post`, `delete`, `patch`
+    /// `get`, `put`, `post`, `delete`, `patch`, `head`, `options`
     pub method: &'static str,
     /// `x-kubernetes-action`
     pub action: &'static str,
@@ -16,11 +52,11 @@ pub struct Operation {
     /// Group, version and kind of what it is about.
     pub gvk: (String, String, String),
     /// Query parameters.
-    pub query: &'static [&'static str],
+    pub query: Vec<Parameter>,
     /// The type of the body, if it takes one; deletes do without.
     pub body: Option<String>,
-    /// The type of the answer, if it is one of the document's.
-    pub answer: Option<String>,
+    /// What it answers.
+    pub answer: Answer,
     /// The kinds of patches that it takes. kubectl merges by what is named here.
     pub patches: &'static [&'static str],
 }
@@ -29,15 +65,20 @@ pub struct Operation {
 pub struct Path {
     /// `/apis/apps/v1/namespaces/{namespace}/deployments/{name}`
     pub path: String,
-    /// In the path: `namespace`, `name`.
+    /// In the path: `namespace`, `name`, `path`.
     pub parameters: Vec<&'static str>,
     /// In upstream's order.
     pub operations: Vec<Operation>,
 }
 
-/// The type of a query parameter.
-pub fn type_of(parameter: &str) -> &'static str {
-    match parameter {
+/// A parameter in the path.
+pub fn in_path(name: &'static str) -> Parameter {
+    Parameter { name, place: "path", kind: "string" }
+}
+
+/// A query parameter that many operations take.
+pub fn in_query(name: &'static str) -> Parameter {
+    let kind = match name {
         "allowWatchBookmarks"
         | "force"
         | "ignoreStoreReadErrorWithClusterBreakingPotential"
@@ -46,7 +87,29 @@ pub fn type_of(parameter: &str) -> &'static str {
         | "watch" => "boolean",
         "gracePeriodSeconds" | "limit" | "timeoutSeconds" => "integer",
         _ => "string",
-    }
+    };
+    Parameter { name, place: "query", kind }
+}
+
+fn queries(names: &[&'static str]) -> Vec<Parameter> {
+    names.iter().map(|name| in_query(name)).collect()
+}
+
+/// The fields of an options type of the core group as query parameters: plain ones, and lists of these.
+fn options(kind: &str) -> Vec<Parameter> {
+    static FACTS: LazyLock<Table<'static>> = LazyLock::new(|| Table::parse(TABLE));
+    let of = |field: &FieldFacts<'static>| {
+        let kind = match field.kind.trim_start_matches("[]") {
+            "string" => "string",
+            "bool" => "boolean",
+            "int32" | "int64" => "integer",
+            _ => return None,
+        };
+        let meta = matches!(field.name, "kind" | "apiVersion");
+        (!meta).then_some(Parameter { name: field.name, place: "query", kind })
+    };
+    let facts = FACTS.type_of(&format!("core.v1.{kind}"));
+    facts.into_iter().flat_map(|facts| &facts.fields).filter_map(of).collect()
 }
 
 /// The name of a type that belongs to no group.
@@ -110,13 +173,13 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
             action,
             id: id(word, &r.group, &r.version, &about),
             gvk: (r.group.to_string(), r.version.to_string(), r.kind.to_string()),
-            query,
+            query: queries(query),
             body: match verb {
                 "create" | "update" => Some(name.to_owned()),
                 "delete" | "deletecollection" => Some(meta("DeleteOptions")),
                 _ => None,
             },
-            answer: (!answer.is_empty()).then(|| answer.to_owned()),
+            answer: Answer::Object(answer.to_owned()),
             patches: patches(verb, r.builtin),
         }
     };
@@ -135,7 +198,8 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
     for (verb, query) in [("get", &[][..]), ("update", &WRITE), ("delete", &DELETE), ("patch", &PATCH)] {
         if has(verb) {
             let status = meta("Status");
-            let whole = r.behaviour.deleted == kinds::DeletedObject::Object;
+            // Namespaces are answered with, too, but upstream does not tell.
+            let whole = r.behaviour.deleted == kinds::DeletedObject::Object && &*r.plural != "namespaces";
             let answer = if verb == "delete" && !whole { &status } else { name };
             one.push(make(verb, about.clone(), query, answer));
         }
@@ -149,8 +213,13 @@ pub fn of(base: &str, served: &Served, name: &str) -> Vec<Path> {
     paths.push(Path { path: collection.clone(), parameters: outer, operations: many });
     let single = format!("{collection}/{{name}}");
     for sub in &r.subresources {
+        let path = format!("{single}/{}", sub.name);
+        if is_connection(sub) {
+            paths.extend(connection(r, &path, &inner, scope, sub));
+            continue;
+        }
         let operations = subresource(served, name, scope, sub);
-        paths.push(Path { path: format!("{single}/{}", sub.name), parameters: inner.clone(), operations });
+        paths.push(Path { path, parameters: inner.clone(), operations });
     }
     paths.push(Path { path: single, parameters: inner, operations: one });
     paths.retain(|path| !path.operations.is_empty());
@@ -171,9 +240,9 @@ pub fn watches(base: &str, served: &Served) -> Vec<Path> {
             action,
             id: id("watch", &r.group, &r.version, &about),
             gvk: (r.group.to_string(), r.version.to_string(), r.kind.to_string()),
-            query: &LIST,
+            query: queries(&LIST),
             body: None,
-            answer: Some(meta("WatchEvent")),
+            answer: Answer::Object(meta("WatchEvent")),
             patches: &[],
         }],
     };
@@ -193,9 +262,57 @@ pub fn watches(base: &str, served: &Served) -> Vec<Path> {
     ]
 }
 
+/// Whether requests to it are passed on to somebody else.
+fn is_connection(sub: &Subresource) -> bool {
+    sub.kind.ends_with("Options")
+}
+
+/// The paths of a subresource that is connected to: all methods go the same way.
+fn connection(
+    r: &Resource,
+    path: &str,
+    parameters: &[&'static str],
+    scope: &str,
+    sub: &Subresource,
+) -> Vec<Path> {
+    let proxies = &*sub.name == "proxy";
+    let methods: &[&'static str] = if proxies {
+        &["get", "put", "post", "delete", "options", "head", "patch"]
+    } else {
+        &["get", "post"]
+    };
+    let operations = |more: &str| {
+        let of = |method: &&'static str| Operation {
+            method,
+            action: "connect",
+            id: id(
+                "connect",
+                &r.group,
+                &r.version,
+                &format!("{}{scope}{}{}{more}", capital(method), r.kind, capital(&sub.name)),
+            ),
+            gvk: (sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()),
+            query: options(&sub.kind),
+            body: None,
+            answer: Answer::Anything,
+            patches: &[],
+        };
+        methods.iter().map(of).collect()
+    };
+    let mut paths =
+        vec![Path { path: path.to_owned(), parameters: parameters.to_vec(), operations: operations("") }];
+    if proxies {
+        let parameters = [parameters, &["path"]].concat();
+        paths.push(Path { path: format!("{path}/{{path}}"), parameters, operations: operations("WithPath") });
+    }
+    paths
+}
+
 fn subresource(served: &Served, name: &str, scope: &str, sub: &Subresource) -> Vec<Operation> {
     let r = &served.resource;
     let own = sub.kind == r.kind && sub.group == r.group;
+    let name = if own { name.to_owned() } else { type_of_subresource(sub) };
+    let log = &*sub.name == "log";
     let mut operations = Vec::new();
     for (verb, query) in [("get", &[][..]), ("update", &WRITE), ("create", &WRITE), ("patch", &PATCH)] {
         if !sub.verbs.iter().any(|known| &**known == verb) {
@@ -203,15 +320,14 @@ fn subresource(served: &Served, name: &str, scope: &str, sub: &Subresource) -> V
         }
         let (method, action, word) = words(verb);
         let about = format!("{scope}{}{}", r.kind, capital(&sub.name));
-        let typed = own.then(|| name.to_owned());
         operations.push(Operation {
             method,
             action,
             id: id(word, &r.group, &r.version, &about),
             gvk: (sub.group.to_string(), sub.version.to_string(), sub.kind.to_string()),
-            query,
-            body: typed.clone().filter(|_| matches!(verb, "create" | "update")),
-            answer: typed,
+            query: if log { options("PodLogOptions") } else { queries(query) },
+            body: matches!(verb, "create" | "update").then(|| name.clone()),
+            answer: if log { Answer::Text } else { Answer::Object(name.clone()) },
             patches: patches(verb, r.builtin),
         });
     }

@@ -1,8 +1,13 @@
 //! The types of a document, each once, by name.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, LazyLock},
+};
 
 use apimachinery::{Schema, openapi::to_json};
+use kinds::Subresource;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::operations;
@@ -53,14 +58,18 @@ pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
         }
     };
     if let Some(schema) = into.get_mut(&name) {
-        let kinds = schema["x-kubernetes-group-version-kind"].take();
-        let mut kinds = match kinds {
-            Value::Array(kinds) => kinds,
-            _ => Vec::new(),
-        };
-        kinds.push(gvk(&r.group, &r.version, &r.kind));
-        schema["x-kubernetes-group-version-kind"] = Value::Array(kinds);
+        let own = gvk(&r.group, &r.version, &r.kind);
+        match &mut schema["x-kubernetes-group-version-kind"] {
+            Value::Array(kinds) if kinds.contains(&own) => {}
+            Value::Array(kinds) => kinds.push(own),
+            none => *none = json!([own]),
+        }
         select(schema);
+    }
+    for sub in &r.subresources {
+        if let Some(schema) = foreign(sub) {
+            named(into, &schema, schema.name.as_deref().unwrap_or_default(), version);
+        }
     }
     if r.verbs.iter().any(|verb| &**verb == "list") {
         let mut metadata = list_metadata(into, version);
@@ -79,6 +88,41 @@ pub fn add(into: &mut Map<String, Value>, served: &Served, version: u8) {
         into.insert(list_name_of(served), list);
     }
 }
+
+/// The type of what a subresource takes, where it is another kind than the one that it belongs to.
+fn foreign(sub: &Subresource) -> Option<Arc<Schema>> {
+    type Made = BTreeMap<(String, String), Option<Arc<Schema>>>;
+    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
+    let version =
+        if sub.group.is_empty() { sub.version.to_string() } else { format!("{}/{}", sub.group, sub.version) };
+    if !matches!(&*sub.kind, "Binding" | "Eviction" | "Scale" | "TokenRequest") {
+        return None;
+    }
+    let mut made = MADE.lock();
+    let made = made.entry((version, sub.kind.to_string()));
+    made.or_insert_with_key(|(version, kind)| kinds::schema_of(version, kind)).clone()
+}
+
+/// The name of that type.
+pub fn type_of_subresource(sub: &Subresource) -> String {
+    foreign(sub).and_then(|schema| schema.name.as_deref().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The kinds that built-in types are, by the types' names.
+static KINDS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
+    let mut all = HashMap::new();
+    for r in kinds::all() {
+        if let Some(name) = &r.schema.name {
+            all.insert(name.to_string(), gvk(&r.group, &r.version, &r.kind));
+        }
+        for sub in &r.subresources {
+            if let Some(name) = foreign(sub).and_then(|schema| schema.name.clone()) {
+                all.insert(name.to_string(), gvk(&sub.group, &sub.version, &sub.kind));
+            }
+        }
+    }
+    all
+});
 
 /// The types that belong to no group, of which operations speak.
 static META: LazyLock<Vec<(String, Arc<Schema>)>> = LazyLock::new(|| {
@@ -137,7 +181,11 @@ fn named(into: &mut Map<String, Value>, schema: &Schema, name: &str, version: u8
     if into.contains_key(name) {
         return;
     }
-    into.insert(name.to_owned(), to_json(schema, version));
+    let mut json = to_json(schema, version);
+    if let Some(kind) = KINDS.get(name) {
+        json["x-kubernetes-group-version-kind"] = json!([kind]);
+    }
+    into.insert(name.to_owned(), json);
     children(into, schema, version);
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    operations::{self, Operation},
+    operations::{self, Operation, Parameter},
     schemas::{self, gvk, name_of, reference},
 };
 use crate::catalogue::Catalogue;
@@ -22,7 +22,7 @@ pub fn document(catalogue: &Catalogue) -> Value {
                     let mut item: Map<String, Value> =
                         path.operations.iter().map(|op| (op.method.to_owned(), operation(op))).collect();
                     let parameters: Vec<Value> =
-                        path.parameters.iter().map(|name| parameter(name, "path")).collect();
+                        path.parameters.iter().map(|name| parameter(operations::in_path(name))).collect();
                     if !parameters.is_empty() {
                         item.insert("parameters".to_owned(), parameters.into());
                     }
@@ -37,16 +37,16 @@ pub fn document(catalogue: &Catalogue) -> Value {
     })
 }
 
-fn parameter(name: &str, place: &str) -> Value {
-    let mut out = json!({"name": name, "in": place, "type": operations::type_of(name), "uniqueItems": true});
-    if place == "path" {
+fn parameter(taken: Parameter) -> Value {
+    let mut out = json!({"name": taken.name, "in": taken.place, "type": taken.kind, "uniqueItems": true});
+    if taken.place == "path" {
         out["required"] = true.into();
     }
     out
 }
 
 fn operation(op: &Operation) -> Value {
-    let mut parameters: Vec<Value> = op.query.iter().map(|name| parameter(name, "query")).collect();
+    let mut parameters: Vec<Value> = op.query.iter().copied().map(parameter).collect();
     let mut body = |schema: Value| {
         parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
     };
@@ -60,7 +60,7 @@ fn operation(op: &Operation) -> Value {
         op.patches
     };
     let mut ok = json!({"description": "OK"});
-    if let Some(name) = op.answer.as_ref().filter(|_| op.method != "delete") {
+    if let Some(name) = op.answer.object().filter(|_| op.method != "delete") {
         ok["schema"] = reference(name, 2);
     }
     let (group, version, kind) = &op.gvk;

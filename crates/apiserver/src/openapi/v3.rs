@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    operations::{self, Operation, meta},
+    operations::{self, Answer, Operation, Parameter, meta},
     schemas::{self, gvk, name_of, reference},
 };
 use crate::catalogue::{Catalogue, Version};
@@ -70,11 +70,13 @@ const STREAMED: [&str; 5] = [
 /// A path. What all its operations take stands beside them.
 fn item(path: &operations::Path, tag: &str, builtin: bool) -> Value {
     let taken = |op: &Operation| {
-        let mut names: Vec<(&'static str, &'static str)> = op.query.iter().map(|n| (*n, "query")).collect();
-        names.extend(path.parameters.iter().map(|n| (*n, "path")));
-        names.push(("pretty", "query"));
-        names.sort_unstable();
-        names
+        let mut all = op.query.clone();
+        all.extend(path.parameters.iter().map(|name| operations::in_path(name)));
+        if op.action != "connect" {
+            all.push(operations::in_query("pretty"));
+        }
+        all.sort_unstable();
+        all
     };
     let all: Vec<Vec<_>> = path.operations.iter().map(taken).collect();
     let (shared, _): (Vec<_>, Vec<_>) =
@@ -90,10 +92,10 @@ fn item(path: &operations::Path, tag: &str, builtin: bool) -> Value {
     Value::Object(item)
 }
 
-fn parameter((name, place): (&str, &str)) -> Value {
-    let schema = json!({"type": operations::type_of(name), "uniqueItems": true});
-    let mut out = json!({"name": name, "in": place, "schema": schema});
-    if place == "path" {
+fn parameter(taken: Parameter) -> Value {
+    let schema = json!({"type": taken.kind, "uniqueItems": true});
+    let mut out = json!({"name": taken.name, "in": taken.place, "schema": schema});
+    if taken.place == "path" {
         out["required"] = true.into();
     }
     out
@@ -118,9 +120,12 @@ fn operation(op: &Operation, parameters: Vec<Value>, tag: &str, builtin: bool) -
     };
     for (code, words) in codes {
         let mut answer = json!({"description": words});
-        if let Some(name) = &op.answer {
-            answer["content"] = content(produced, &reference(name, 3));
-        }
+        let text = json!({"type": "string"});
+        answer["content"] = match &op.answer {
+            Answer::Object(name) => content(produced, &reference(name, 3)),
+            Answer::Text => content(&[produced, &["text/plain"]].concat(), &text),
+            Answer::Anything => content(&["*/*"], &text),
+        };
         responses.insert((*code).to_owned(), answer);
     }
     responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));

@@ -22,11 +22,11 @@ use tokio::{sync::OnceCell, time::Instant};
 use crate::{
     Response, body,
     catalogue::Served,
-    negotiate::{Offer, Transform},
+    negotiate::Offer,
     options::List,
-    respond, route,
+    route,
     server::{Call, Inner},
-    table,
+    special::unstored,
 };
 
 /// The group.
@@ -210,21 +210,7 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: &Call, served: &Served) -> R
     found.sort_by(|a, b| (meta::namespace(a), meta::name(a)).cmp(&(meta::namespace(b), meta::name(b))));
     let items =
         if nodes { of_nodes(inner, &found, call.now).await } else { of_pods(inner, &found, call.now).await };
-    if media.transform == Transform::Table {
-        let include = table::Include::parse(call.query.text("includeObject"))?;
-        let mut shown = table::head(&served.resource);
-        let rows = items.iter().map(|item| table::row(&served.resource, item, include, call.now));
-        shown["rows"] = rows.collect::<Vec<_>>().into();
-        return Ok(respond::document(200, media, &shown));
-    }
-    if one {
-        let Some(item) = items.into_iter().next() else { return Err(served.not_found(&call.info.name)) };
-        return Ok(respond::document(200, media, &item));
-    }
-    let list = json!({
-        "kind": &*served.resource.list_kind, "apiVersion": served.api_version, "metadata": {}, "items": items,
-    });
-    Ok(respond::document(200, media, &list))
+    unstored::answer(call, served, media, items)
 }
 
 /// `usage` of an entry of a summary, and when it was measured.

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod binding;
 pub mod bootstrap;
+pub mod components;
 pub mod eviction;
 pub mod expiry;
 pub mod finalize;
@@ -11,6 +12,7 @@ pub mod reviews;
 pub mod scale;
 pub mod services;
 pub mod token;
+mod unstored;
 
 use access::UserInfo;
 use apimachinery::{ApiError, Object};

@@ -53,7 +53,13 @@ pub(crate) async fn review(
             json!({"userInfo": user_json(&call.user)})
         }
         "selfsubjectaccessreviews" => access(inner, call.user.clone(), served, &object)?,
-        "selfsubjectrulesreviews" => rules(inner, call, &object)?,
+        "selfsubjectrulesreviews" => {
+            let found = rules(inner, call, &object)?;
+            // Nothing of the question is said again.
+            object["metadata"] = json!({});
+            object["spec"] = json!({});
+            found
+        }
         plural => {
             if plural == "localsubjectaccessreviews" {
                 let asked = object["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
@@ -162,10 +168,12 @@ fn rules(inner: &Inner, call: &Call, object: &Object) -> Result<Value, ApiError>
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
     for rule in rbac.rules_of(&call.user, namespace) {
         if rule.urls.is_empty() {
-            resources.push(json!({
-                "verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources,
-                "resourceNames": rule.names,
-            }));
+            let mut told =
+                json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
+            if !rule.names.is_empty() {
+                told["resourceNames"] = json!(rule.names);
+            }
+            resources.push(told);
         } else {
             paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.urls}));
         }

@@ -34,7 +34,7 @@ pub(crate) async fn create(
     let mut object = shape::body(served, body, encoding, options.validation, call)?;
     // Nobody owns what the server alone may set.
     wipe(&mut object);
-    call.warnings.extend(owners::without_duplicates(&mut object));
+    call.warnings.extend(owners::without_duplicates(&mut object, false));
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let made = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &made, &call.query)
@@ -330,10 +330,6 @@ pub(super) fn standard_finalizers(resource: &Resource, object: &Object) -> Vec<F
 
 /// What is wrong with a new object: its metadata first. Two kinds look at theirs only when all else is well.
 fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
-    if meta::name(object).is_empty() {
-        let path = apimachinery::FieldPath::root().child("metadata").child("name");
-        return vec![FieldError::required(&path, "name or generateName is required")];
-    }
     let metadata = || meta::validate_create(object, resource.namespaced, name_check(resource.behaviour.name));
     if resource.builtin {
         let own = resource.strategy.validate(object);

@@ -161,7 +161,9 @@ pub(crate) fn answer(
                 .iter()
                 .map(|e| Ok(table::row(resource, &served.object(e)?, include, call.now)))
                 .collect();
-            table["rows"] = Value::Array(rows?);
+            let rows = rows?;
+            let none = rows.is_empty() && table::is_plain(resource);
+            table["rows"] = if none { Value::Null } else { Value::Array(rows) };
             Ok(respond::document(200, media, &table))
         }
         Transform::Partial | Transform::PartialList => {
@@ -178,6 +180,10 @@ pub(crate) fn answer(
             for (index, entry) in found.entries.iter().enumerate() {
                 if index > 0 {
                     out.put_u8(b',');
+                }
+                if resource.behaviour.annotated.is_some() {
+                    out.put_slice(respond::partial(served, &served.wire(entry)?)?.to_string().as_bytes());
+                    continue;
                 }
                 out.put_slice(
                     br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#,

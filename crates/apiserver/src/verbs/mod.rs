@@ -10,7 +10,7 @@ pub(crate) mod watch;
 
 use std::sync::{Arc, atomic::Ordering};
 
-use apimachinery::{ApiError, Object};
+use apimachinery::{ApiError, Object, names};
 use bytes::Bytes;
 use store::{CommitError, Entry, Key, Op, ReadError, Revision};
 
@@ -45,7 +45,12 @@ pub(crate) fn existing(
     namespace: &str,
     name: &str,
 ) -> Result<Arc<Entry>, ApiError> {
-    inner.config.store.get(&served.key(namespace, name)).ok_or_else(|| served.not_found(name))
+    inner.config.store.get(&served.key(namespace, name)).ok_or_else(|| {
+        match names::path_segment_name(name, false) {
+            wrong if wrong.is_empty() => served.not_found(name),
+            wrong => ApiError::bad_request(format!("Name parameter invalid: {name:?}: {}", wrong.join(";"))),
+        }
+    })
 }
 
 /// How long a read waits for a revision that has not happened yet.

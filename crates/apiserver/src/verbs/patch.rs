@@ -62,14 +62,8 @@ impl Sort {
     ) -> Result<Object, ApiError> {
         match self {
             Self::Json => patch::json(document.clone(), bytes),
-            Self::Merge => {
-                let decoded = apimachinery::decode::json(bytes)?;
-                patch::merge(document.clone(), decoded.value)
-            }
-            Self::Strategic => {
-                let decoded = apimachinery::decode::json(bytes)?;
-                patch::strategic(document.clone(), decoded.value, schema)
-            }
+            Self::Merge => patch::merge(document.clone(), patch::read(bytes)?),
+            Self::Strategic => patch::strategic(document.clone(), patch::read(bytes)?, schema),
             Self::Apply => Err(ApiError::internal("an apply needs an owner")),
         }
     }
@@ -135,13 +129,14 @@ async fn changed(
             metadata_mut(&mut new).remove("namespace");
         }
         keep_revision(&mut new, old);
-        warnings.lock().extend(owners::without_duplicates(&mut new));
+        warnings.lock().extend(owners::without_duplicates(&mut new, true));
         tracker.update(Some(old), &mut new);
         Ok(new)
     })
-    .await?;
+    .await;
+    // Whoever is refused is told, too, what was wrong with the patch before.
     call.warnings.extend(warnings.into_inner());
-    Ok(made)
+    made
 }
 
 /// The revision is a precondition only when the patch names another one than the object has.

@@ -45,7 +45,7 @@ pub(crate) async fn update(
             call.info.name
         )));
     }
-    call.warnings.extend(owners::without_duplicates(&mut object));
+    call.warnings.extend(owners::without_duplicates(&mut object, false));
     let tracker = fields::Tracker::new(call, served, &options);
     let missing = inner.config.store.get(&served.key(&call.info.namespace, &call.info.name)).is_none();
     if missing && resource.behaviour.create_on_update && call.info.subresource.is_empty() {

@@ -54,8 +54,8 @@ pub(crate) async fn watch(
     let selection = Selection::new(options.labels, options.fields, &served.resource)?;
     let converts = matches!(&served.view, View::Custom { versions, .. } if versions.converter.is_some());
     let end = Instant::now() + timeout;
-    let bookmark =
-        bookmarks.then(|| (Instant::now() + BOOKMARK_EVERY).min(end - BOOKMARK_BEFORE_END.min(timeout)));
+    let bookmark = (bookmarks && timeout >= BOOKMARK_BEFORE_END)
+        .then(|| (Instant::now() + BOOKMARK_EVERY).min(end - BOOKMARK_BEFORE_END));
     let state = Stream {
         store: inner.config.store.clone(),
         _counted: Watching::new(served.clone()),
@@ -328,7 +328,9 @@ impl Format {
                 out.put_slice(b"}\n");
                 Ok(out.freeze())
             }
-            Transform::Partial | Transform::PartialList => Ok(self.line(kind, &respond::partial(wire)?)),
+            Transform::Partial | Transform::PartialList => {
+                Ok(self.line(kind, &respond::partial(&self.served, wire)?))
+            }
             Transform::Table => {
                 let served = Arc::clone(&self.served);
                 let resource = &served.resource;
@@ -356,23 +358,24 @@ impl Format {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let resource = self.served.resource.clone();
+        let mut empty = json!({
+            "kind": &*resource.kind, "apiVersion": self.served.api_version, "metadata": metadata,
+        });
+        if resource.builtin {
+            apimachinery::structure::always(&mut empty, &resource.schema);
+        }
         let object = match self.media.transform {
-            Transform::None => {
-                let mut object = json!({
-                    "kind": &*resource.kind, "apiVersion": self.served.api_version, "metadata": metadata,
-                });
-                if resource.builtin {
-                    apimachinery::structure::always(&mut object, &resource.schema);
-                }
-                object
-            }
+            Transform::None => empty,
             Transform::Partial | Transform::PartialList => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
             Transform::Table => {
-                let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
                 let mut table = self.table_head(&revision.to_string());
-                table["rows"] = json!([{"cells": [], "object": partial}]);
+                let mut row = table::row(&resource, &empty, self.include, chrono::Utc::now());
+                if row["cells"][0].is_null() {
+                    row["cells"][0] = "".into();
+                }
+                table["rows"] = json!([row]);
                 table
             }
         };

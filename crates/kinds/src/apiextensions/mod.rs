@@ -44,18 +44,68 @@ fn remember_storage(object: &mut Object) {
     }
 }
 
-/// Lists that are declared as sets of things that no set can hold.
-fn odd_sets(definition: &Object, found: &mut BTreeSet<String>) {
+/// The formats that upstream knows of a string.
+///
+/// Source: `k8s.io/apiextensions-apiserver/pkg/apiserver/validation/formats.go`.
+const FORMATS: [&str; 26] = [
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// The format of a schema, if it has one that means nothing there.
+fn odd_format(schema: &Value) -> Option<&str> {
+    let format = schema["format"].as_str().filter(|format| !format.is_empty())?;
+    let known = match text(schema, "type") {
+        "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    };
+    (!known).then_some(format)
+}
+
+/// What upstream warns of in schemas: formats that it does not know, and lists that are declared as sets of things that no
+/// set can hold.
+fn oddities(definition: &Object, found: &mut BTreeSet<String>) {
     fn walk(schema: &Value, found: &mut BTreeSet<String>) {
         match schema {
             Value::Object(map) => {
+                if let Some(format) = odd_format(schema) {
+                    found.insert(format!("unrecognized format {}", apimachinery::go::quoted(format)));
+                }
                 let items = text(schema, "items.type");
                 if text(schema, "x-kubernetes-list-type") == "set" && matches!(items, "object" | "array") {
                     found.insert(format!(
                         "x-kubernetes-list-type: set for items of type {items:?} is not supported by server-side apply or CEL validation rules"
                     ));
                 }
-                map.values().for_each(|child| walk(child, found));
+                let values = ["default", "example", "enum"];
+                let schemas = map.iter().filter(|(key, _)| !values.contains(&key.as_str()));
+                schemas.for_each(|(_, child)| walk(child, found));
             }
             Value::Array(list) => list.iter().for_each(|child| walk(child, found)),
             _ => {}
@@ -110,10 +160,10 @@ impl Strategy for CustomResourceDefinition {
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let mut known = BTreeSet::new();
         if let Some(old) = old {
-            odd_sets(old, &mut known);
+            oddities(old, &mut known);
         }
         let mut found = BTreeSet::new();
-        odd_sets(new, &mut found);
+        oddities(new, &mut found);
         found.difference(&known).cloned().collect()
     }
 

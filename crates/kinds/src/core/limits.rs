@@ -41,6 +41,14 @@ impl Strategy for LimitRange {
         }
     }
 
+    fn prepare_create(&self, object: &mut Object, _now: DateTime<Utc>) {
+        if text(object, "metadata.name").is_empty() {
+            // Any name that nobody has: upstream makes another UUID.
+            let name = text(object, "metadata.uid").to_owned();
+            set(object, "metadata.name", name);
+        }
+    }
+
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         Checks::run(|checks| rules::check_limits(checks, object))
     }

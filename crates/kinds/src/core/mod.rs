@@ -1,5 +1,6 @@
 //! `v1`, the core group.
 
+mod component;
 mod config;
 mod config_rules;
 mod endpoints;
@@ -18,12 +19,19 @@ mod service_warnings;
 mod volume_rules;
 mod volumes;
 
-use crate::{declare::Declarer, resource::NameRule};
+use crate::{
+    declare::Declarer,
+    resource::{NameRule, Plain},
+};
 
 pub use event::{CoreEvent, GroupEvent};
 pub use volume_rules::{check_claim_spec, check_inline_volume};
 
 pub fn declare(to: &mut Declarer<'_>) {
+    to.resource("v1", "bindings").strategy(Plain);
+    to.resource("v1", "componentstatuses")
+        .behaves(|b| b.deprecated = Some("v1 ComponentStatus is deprecated in v1.19+"))
+        .strategy(component::ComponentStatus);
     to.resource("v1", "configmaps").strategy(config::ConfigMap);
     to.resource("v1", "endpoints")
         .created_by_update()

@@ -65,7 +65,13 @@ impl Strategy for ReplicationController {
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let mut warnings = name_warnings(new, old);
-        warnings.extend(changed_template_warnings(new, old, "spec.template"));
+        // Of a change upstream looks at the template as it was.
+        warnings.extend(match old {
+            Some(old) if number(new, "metadata.generation") == number(old, "metadata.generation") => {
+                Vec::new()
+            }
+            _ => changed_template_warnings(old.unwrap_or(new), None, "spec.template"),
+        });
         warnings
     }
 

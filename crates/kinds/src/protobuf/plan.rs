@@ -24,7 +24,9 @@ static METADATA: [FieldFacts<'static>; 1] = [FieldFacts {
     atomic: false,
     granular: false,
     patch: "",
-    values: "",
+    values: None,
+    shown: None,
+    bare: false,
 }];
 
 /// The message of a type.

@@ -150,6 +150,12 @@ impl Control {
         let kubelet_client = authority.identity("apiserver-kubelet-client", &kubelet_client)?;
         config.nodes = Some(Arc::new(Connector::new(&authority, &kubelet_client)?));
         config.rbac = Some(Arc::clone(&rbac));
+        for (name, component) in &mut config.components {
+            let part = if name == "scheduler" { Part::Scheduler } else { Part::Controllers };
+            if !without.contains(&part) {
+                *component = apiserver::Component::Here;
+            }
+        }
         let server = Server::new(config);
         server.start().await?;
         let tls = tls(&[&authority.certificate, &front_proxy.certificate], &serving)?;

@@ -68,8 +68,13 @@ pub(super) fn definition(schema: &Schema) -> Value {
     if !schema.required.is_empty() {
         out.insert("required".to_owned(), json!(schema.required));
     }
-    if schema.atomic_map {
+    let published = schema.published.as_deref();
+    // Here as the type of a field that says otherwise.
+    if schema.atomic_map || published.is_some_and(|published| published.granular) {
         out.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
+    }
+    if let Some(unions) = published.map(|published| &published.unions).filter(|unions| !unions.is_empty()) {
+        out.insert("x-kubernetes-unions".to_owned(), json!(unions));
     }
     Value::Object(out)
 }
@@ -78,13 +83,14 @@ fn property(schema: &Schema, field: &str, bare: bool) -> Value {
     let mut out = Map::new();
     describe(schema, &mut out);
     let named = type_name(schema, field);
+    let published = schema.published.as_deref();
     match &named {
+        Some(name) if published.is_some_and(|published| published.bare) => return reference(name),
         Some(name) => {
-            out.insert("allOf".to_owned(), json!([{"$ref": format!("#/components/schemas/{name}")}]));
+            out.insert("allOf".to_owned(), json!([reference(name)]));
         }
         None => plain(schema, &mut out),
     }
-    let published = schema.published.as_deref();
     if let Some(default) = published.and_then(|p| p.default.as_ref()) {
         // What a struct holds has its defaults at its own type.
         out.insert("default".to_owned(), if named.is_some() { json!({}) } else { default.clone() });
@@ -102,18 +108,24 @@ fn property(schema: &Schema, field: &str, bare: bool) -> Value {
     // The type of such a field has said so itself.
     if schema.atomic_map && named.is_none() {
         out.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
+    } else if published.is_some_and(|published| published.granular) {
+        out.insert("x-kubernetes-map-type".to_owned(), json!("granular"));
     }
-    if schema.kind == Some(Type::Array) {
+    if schema.kind == Some(Type::Array) || published.is_some_and(|published| published.atomic_list) {
         list_type(schema, !bare, &mut out);
     }
     strategy(schema, &mut out);
     Value::Object(out)
 }
 
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
 /// What is in a list or a map.
 fn inside(schema: &Schema) -> Value {
     if let Some(name) = type_name(schema, "") {
-        return json!({"$ref": format!("#/components/schemas/{name}")});
+        return reference(&name);
     }
     let mut out = Map::new();
     plain(schema, &mut out);

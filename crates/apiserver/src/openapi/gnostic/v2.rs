@@ -30,6 +30,8 @@ static PATH_ITEM: Message = Message {
         ("put", 3, Kind::Message(&OPERATION)),
         ("post", 4, Kind::Message(&OPERATION)),
         ("delete", 5, Kind::Message(&OPERATION)),
+        ("options", 6, Kind::Message(&OPERATION)),
+        ("head", 7, Kind::Message(&OPERATION)),
         ("patch", 8, Kind::Message(&OPERATION)),
         ("parameters", 9, Kind::Parameter),
     ],
