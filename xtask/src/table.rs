@@ -178,6 +178,12 @@ fn write_type(out: &mut String, name: &str, schema: &Value, fields: &[GoField]) 
         if published["x-kubernetes-map-type"] == "granular" && published["allOf"].is_array() {
             write!(out, " granular")?;
         }
+        if !field.go.is_empty() {
+            write!(out, " go={}", field.go)?;
+        }
+        if !field.within.is_empty() {
+            write!(out, " in={}", field.within)?;
+        }
         if !field.patch.is_empty() {
             write!(out, " patch={}({})", field.patch.replace(',', "+"), field.key)?;
         }

@@ -8,14 +8,15 @@
 //!  sub NAME GROUP/VERSION KIND VERBS
 //!  col TYPE PRIORITY FORMAT|- NAME OF THE COLUMN
 //! type NAME [atomic]
-//!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [list=set|map(key,…)] [atomic|granular] [patch=STRATEGY(key)] [enum=a,b]
+//!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [list=set|map(key,…)] [atomic|granular] [go=v1.Name] [in=Embedded] [patch=STRATEGY(key)] [enum=a,b]
 //! ```
 //!
 //! A field's TYPE is a scalar word (`string`, `int32`, `int64`, `float64`, `bool`, `bytes`, `time`, `microtime`,
 //! `duration`, `quantity`, `intstr`, `object`, `any`, `schemaorlist`, `schemaorbool`, `schemaorstrings`) or the name of another type, below any number of `[]` (list) and
 //! `{}` (map). `#TAG` holds protobuf field numbers, outermost first, where JSON flattens a message. `ptr` is a Go
 //! pointer: its zero differs from its absence. ALWAYS is what an absent field is encoded as, DEFAULT what it is
-//! decoded as; both are JSON without blanks.
+//! decoded as; both are JSON without blanks. `go` is the field's type as Go prints it, where it has a name that TYPE does
+//! not tell, and `in` the embedded structs that have the field: errors of decoding name both.
 
 use std::collections::HashMap;
 
@@ -114,6 +115,10 @@ pub struct FieldFacts<'t> {
     pub atomic: bool,
     /// `x-kubernetes-map-type: granular`, of a field whose type is atomic elsewhere.
     pub granular: bool,
+    /// `v1.RestartPolicy`, or empty: Go's type has the name that follows from `kind`.
+    pub go: &'t str,
+    /// `VolumeSource`, `ConfigMapEnvSource.LocalObjectReference`, or empty.
+    pub within: &'t str,
     /// `merge(key)`, `retainKeys()`, `merge+retainKeys(key)` or empty.
     pub patch: &'t str,
     /// The published values, divided by commas. For reading only: upstream does not validate by them.
@@ -255,6 +260,8 @@ fn field(fact: &str) -> Option<FieldFacts<'_>> {
                 ("atomic", _) => field.atomic = true,
                 ("granular", _) => field.granular = true,
                 (_, Some(("list", list))) => field.list = list,
+                (_, Some(("go", name))) => field.go = name,
+                (_, Some(("in", structs))) => field.within = structs,
                 (_, Some(("patch", patch))) => field.patch = patch,
                 (_, Some(("enum", values))) => field.values = values,
                 _ => {}

@@ -7,7 +7,7 @@ use std::{
 
 use apimachinery::{
     Schema,
-    schema::{ListType, PatchStrategy, Published, Type},
+    schema::{GoField, ListType, PatchStrategy, Published, Type},
 };
 use serde_json::Value;
 
@@ -105,8 +105,20 @@ impl<'t> Shapes<'t> {
                 || word.starts_with("schemaor")
                 || word == "any",
             atomic_map: word == "object",
+            go: self.reads_itself(word),
             ..Schema::default()
         }
+    }
+
+    /// The Go type behind a word whose values are of more than one JSON type, each with a shape of its own.
+    fn reads_itself(&mut self, word: &str) -> Option<Box<GoField>> {
+        let name = match word {
+            "schemaorlist" => "v1.JSONSchemaPropsOrArray",
+            "schemaorbool" => "v1.JSONSchemaPropsOrBool",
+            "schemaorstrings" => "v1.JSONSchemaPropsOrStringArray",
+            _ => return None,
+        };
+        Some(Box::new(GoField { kind: Some(self.name(name)), within: None }))
     }
 
     fn structure(&mut self, name: &'t str) -> Schema {
@@ -140,7 +152,7 @@ impl<'t> Shapes<'t> {
         let omit_empty =
             (field.always.is_none() || default.is_some()) && !field.pointer && !is_struct(field.kind);
         let key = format!(
-            "{} {:?} {default:?} {:?} {} {} {} {} {} {omit_empty}",
+            "{} {:?} {default:?} {:?} {} {} {} {} {} {} {} {omit_empty}",
             field.kind,
             field.always,
             field.default,
@@ -148,6 +160,8 @@ impl<'t> Shapes<'t> {
             field.list,
             field.atomic,
             field.granular,
+            field.go,
+            field.within,
             field.patch
         );
         if let Some(made) = self.made.get(&key) {
@@ -167,7 +181,8 @@ impl<'t> Shapes<'t> {
         }
         if let Some((strategy, key)) = field.patch.strip_suffix(')').and_then(|patch| patch.split_once('(')) {
             let has = |word: &str| strategy.split('+').any(|s| s == word);
-            schema.patch_strategy = PatchStrategy { merge: has("merge"), retain_keys: has("retainKeys") };
+            schema.patch_strategy =
+                PatchStrategy { merge: has("merge"), retain_keys: has("retainKeys"), replace: has("replace") };
             schema.patch_merge_key = (!key.is_empty()).then(|| self.name(key));
         }
         let published = Published {
@@ -181,6 +196,10 @@ impl<'t> Shapes<'t> {
         };
         let tells = published != Published::default();
         schema.published = tells.then(|| Box::new(published));
+        if !field.go.is_empty() || !field.within.is_empty() {
+            let mut name = |name: &str| (!name.is_empty()).then(|| self.name(name));
+            schema.go = Some(Box::new(GoField { kind: name(field.go), within: name(field.within) }));
+        }
         let made = if schema == *base { base } else { Arc::new(schema) };
         // What was cut because it is inside itself depends on the place and is not shared.
         if !self.open.contains(&field.kind.trim_start_matches(['[', ']', '{', '}'])) {

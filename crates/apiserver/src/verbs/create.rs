@@ -34,7 +34,7 @@ pub(crate) async fn create(
     let mut object = shape::body(served, body, encoding, options.validation, &mut call.warnings)?;
     // Nobody owns what the server alone may set.
     wipe(&mut object);
-    call.warnings.extend(owners::without_duplicates(&mut object));
+    call.warnings.extend(owners::without_duplicates(&mut object, owners::When::Sent));
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let made = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &made, &call.query)
@@ -86,6 +86,10 @@ pub(crate) async fn insert(
         resource.strategy.prepare_create(&mut object, call.now);
         kinds::drop_disabled(resource, &mut object, None);
         special::note_requester(resource, &mut object, &call.user);
+        if resource.group.is_empty() && &*resource.kind == "LimitRange" && meta::name(&object).is_empty() {
+            // The only kind that upstream names by itself.
+            object["metadata"]["name"] = uuid::Uuid::new_v4().to_string().into();
+        }
         set_generation(resource, &mut object, None, "");
         let wanted = special::reserves(resource).then(|| object.clone());
         // Held until the commit is visible, given back on every way out.
@@ -98,7 +102,7 @@ pub(crate) async fn insert(
             call.warnings.extend(resource.strategy.warnings(&object, None));
         }
         // Storage says so, and what is no number is none to it.
-        if meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0) {
+        if !options.dry_run && meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0) {
             return Err(ApiError::other(
                 500,
                 "",
@@ -109,7 +113,12 @@ pub(crate) async fn insert(
         let committed = put(inner, call, served, &write, &mut object, steps).await?;
         drop(reserved);
         match committed {
-            None => return Ok(Changed { object, revision: String::new(), value: None }),
+            // What was sent is shown: only storage would have refused it, or taken it away.
+            None => {
+                let sent = Value::from(meta::resource_version(&object)).to_string();
+                let revision = sent.trim_matches('"').to_owned();
+                return Ok(Changed { object, revision, value: None });
+            }
             Some((Committed::At(Revision(revision)), value)) => {
                 let value = served.stores_itself().then_some(value);
                 return Ok(Changed { object, revision: revision.to_string(), value });
@@ -237,9 +246,6 @@ fn system_fields(object: &mut Object, call: &Call) {
     let now = time::format_time(call.now);
     wipe(object);
     let metadata = metadata_mut(object);
-    for field in ["resourceVersion", "generation"] {
-        metadata.remove(field);
-    }
     metadata.insert("creationTimestamp".to_owned(), now.into());
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     if metadata.get("name").is_some_and(|n| n == "") {
@@ -294,7 +300,7 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
     metadata_mut(new).insert("generation".to_owned(), generation.into());
 }
 
-fn name_check(rule: NameRule) -> names::NameCheck {
+pub(super) fn name_check(rule: NameRule) -> names::NameCheck {
     match rule {
         NameRule::Subdomain => names::subdomain_name,
         NameRule::Label => names::label_name,
@@ -330,10 +336,6 @@ pub(super) fn standard_finalizers(resource: &Resource, object: &Object) -> Vec<F
 
 /// What is wrong with a new object: its metadata first. Two kinds look at theirs only when all else is well.
 fn check_new(resource: &Resource, object: &Object) -> Vec<FieldError> {
-    if meta::name(object).is_empty() {
-        let path = apimachinery::FieldPath::root().child("metadata").child("name");
-        return vec![FieldError::required(&path, "name or generateName is required")];
-    }
     let metadata = || meta::validate_create(object, resource.namespaced, name_check(resource.behaviour.name));
     if resource.builtin {
         let own = resource.strategy.validate(object);

@@ -65,7 +65,9 @@ impl Strategy for ReplicationController {
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let mut warnings = name_warnings(new, old);
-        warnings.extend(changed_template_warnings(new, old, "spec.template"));
+        // Upstream looks at the template that is replaced.
+        let (looked_at, before) = old.map_or((new, None), |old| (old, Some(new)));
+        warnings.extend(changed_template_warnings(looked_at, before, "spec.template"));
         warnings
     }
 
@@ -116,7 +118,8 @@ impl Strategy for PodTemplate {
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
-        changed_template_warnings(new, old, "template")
+        // Upstream looks at those only whose generation has changed, which nobody counts.
+        if old.is_some() { Vec::new() } else { changed_template_warnings(new, None, "template") }
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

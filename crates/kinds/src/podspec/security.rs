@@ -162,6 +162,7 @@ pub fn check_container(checks: &mut Checks, context: &Value, spec: &Value, path:
         }
     }
     check_apparmor(checks, at(context, "appArmorProfile"), &path.child("appArmorProfile"));
+    super::windows::check(checks, at(context, "windowsOptions"), path);
 }
 
 /// What does not go with a user namespace of the pod's own.
