@@ -65,9 +65,11 @@ pub(crate) async fn insert(
     write.mutate(inner, call, &mut object, None).await?;
 
     place(&mut object, resource, &call.info.namespace)?;
-    if resource.builtin {
+    // Definitions are stored in JSON, which tells an empty list from none.
+    if resource.builtin && !special::is_definition(resource) {
         structure::forget_empty_lists(&mut object, &resource.schema);
-    } else if resource.subresource("status").is_some() {
+    }
+    if !resource.builtin && resource.subresource("status").is_some() {
         remove(&mut object, "status");
     }
     system_fields(&mut object, call);

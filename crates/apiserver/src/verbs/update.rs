@@ -199,7 +199,8 @@ pub(crate) async fn change_asking(
         mutate(about, &write, inner, call, &mut new, &old).await?;
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
-        if resource.builtin {
+        // Definitions are stored in JSON, which tells an empty list from none.
+        if resource.builtin && !special::is_definition(resource) {
             structure::forget_empty_lists(&mut new, &resource.schema);
         }
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);

@@ -66,6 +66,69 @@ fn odd_sets(definition: &Object, found: &mut BTreeSet<String>) {
     }
 }
 
+/// Formats that say nothing of values of their type.
+///
+/// Source: `k8s.io/apiextensions-apiserver/pkg/apiserver/validation/formats.go`.
+fn odd_formats(definition: &Object) -> Vec<&str> {
+    const OF_STRINGS: [&str; 26] = [
+        "bsonobjectid",
+        "uri",
+        "email",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "mac",
+        "uuid",
+        "uuid3",
+        "uuid4",
+        "uuid5",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "creditcard",
+        "ssn",
+        "hexcolor",
+        "rgbcolor",
+        "byte",
+        "password",
+        "date",
+        "duration",
+        "datetime",
+        "k8sshortname",
+        "k8slongname",
+    ];
+    fn walk<'d>(schema: &'d Value, found: &mut Vec<&'d str>) {
+        if !schema.is_object() {
+            return;
+        }
+        let format = text(schema, "format");
+        let known = match text(schema, "type") {
+            "" | "string" => OF_STRINGS.contains(&format.replace('-', "").as_str()),
+            "integer" => matches!(format, "int32" | "int64"),
+            "number" => matches!(format, "float" | "double"),
+            _ => false,
+        };
+        if !format.is_empty() && !known {
+            found.push(format);
+        }
+        for key in ["items", "not", "additionalProperties", "additionalItems"] {
+            walk(&schema[key], found);
+        }
+        for key in ["allOf", "oneOf", "anyOf", "items"] {
+            list(schema, key).iter().for_each(|child| walk(child, found));
+        }
+        for key in ["properties", "patternProperties", "definitions", "dependencies"] {
+            schema[key].as_object().into_iter().flatten().for_each(|(_, child)| walk(child, found));
+        }
+    }
+    let mut found = Vec::new();
+    for version in list(definition, "spec.versions") {
+        walk(&version["schema"]["openAPIV3Schema"], &mut found);
+    }
+    found
+}
+
 impl Strategy for CustomResourceDefinition {
     fn default(&self, object: &mut Object) {
         if let Some(spec) = at_mut(object, "spec") {
@@ -114,7 +177,10 @@ impl Strategy for CustomResourceDefinition {
         }
         let mut found = BTreeSet::new();
         odd_sets(new, &mut found);
-        found.difference(&known).cloned().collect()
+        let before: Vec<&str> = old.map(odd_formats).unwrap_or_default();
+        let formats = odd_formats(new).into_iter().filter(|format| !before.contains(format));
+        let formats = formats.map(|format| format!("unrecognized format {}", apimachinery::go::quoted(format)));
+        formats.chain(found.difference(&known).cloned()).collect()
     }
 
     fn row(&self, object: &Object, _now: DateTime<Utc>) -> Option<Vec<Value>> {
