@@ -3,9 +3,15 @@
 use apimachinery::ApiError;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{Authenticator, UserInfo};
+
+/// What of a user tells by which certificate it is known.
+///
+/// Source: `k8s.io/apiserver/pkg/authentication/request/x509`.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// Authenticates by the TLS client's certificate. The chain was verified by the TLS listener; validity in time is
 /// checked again here, because a connection may outlive its certificate.
@@ -37,7 +43,9 @@ impl Authenticator for ClientCertificate {
         let mut groups: Vec<String> =
             subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
         groups.push(crate::AUTHENTICATED.to_owned());
-        Ok(Some(UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }))
+        let credential: String = Sha256::digest(leaf).iter().map(|byte| format!("{byte:02x}")).collect();
+        let extra = [(CREDENTIAL.to_owned(), vec![format!("X509SHA256={credential}")])].into();
+        Ok(Some(UserInfo { name: name.to_owned(), groups, extra, ..UserInfo::default() }))
     }
 }
 

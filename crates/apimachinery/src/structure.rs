@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-pub use canonical::{always, canonicalize, drop_nulls, forget_empty_lists};
+pub use canonical::{always, canonicalize, drop_nulls, forget_empty_lists, whole_numbers};
 pub use fit::fit;
 pub use types::{check, json_type};
 

@@ -78,7 +78,7 @@ pub(crate) async fn serve(
         return Err(ApiError::bad_request("Upgrade request required"));
     }
     if matches!(way, Way::Nowhere) {
-        return Ok(respond::plain(204, "text/plain", Vec::new()));
+        return Ok(respond::nothing());
     }
     let connector = inner
         .config

@@ -29,6 +29,16 @@ pub fn parse(bytes: &Bytes, encoding: Encoding) -> Result<decode::Decoded, ApiEr
 
 /// Brings `object` into the shape of `resource`. Returns the unknown fields that were dropped.
 pub fn apply(resource: &Resource, object: &mut Object) -> Result<Vec<String>, ApiError> {
+    shaped(resource, object, true)
+}
+
+/// The same for what applying a configuration has led to. Nulls that a custom resource may not have are left for it to be
+/// refused.
+pub fn applied(resource: &Resource, object: &mut Object) -> Result<Vec<String>, ApiError> {
+    shaped(resource, object, false)
+}
+
+fn shaped(resource: &Resource, object: &mut Object, sent: bool) -> Result<Vec<String>, ApiError> {
     let schema = &resource.schema;
     let cannot = |why: &str| {
         ApiError::bad_request(format!(
@@ -44,7 +54,11 @@ pub fn apply(resource: &Resource, object: &mut Object) -> Result<Vec<String>, Ap
             structure::check(metadata, schema).map_err(|why| cannot(&why))?;
         }
         let unknown = structure::prune(object, schema);
-        structure::drop_nulls(object, schema);
+        if sent {
+            structure::drop_nulls(object, schema);
+        } else {
+            structure::whole_numbers(object);
+        }
         canonical_metadata(resource, object);
         unknown
     };
@@ -100,7 +114,12 @@ pub fn body(
     warnings: &mut Vec<String>,
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = body_kind::read(bytes, encoding, &served.resource.kind)?;
-    body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)?;
+    if let Err(error) = body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes) {
+        if !served.resource.builtin && validation == FieldValidation::Warn {
+            warnings.extend(unknown_version(served, &value));
+        }
+        return Err(error);
+    }
     let mut found = duplicates;
     found.extend(apply(&served.resource, &mut value)?);
     // A typed struct is decoded field by field, a custom resource is read first and looked at then.
@@ -110,6 +129,18 @@ pub fn body(
     let resource = &served.resource;
     strict(validation, found.into_iter(), warnings, |why| unfit(&resource.version, &resource.kind, &why))?;
     Ok(value)
+}
+
+/// Of another version of a custom resource nothing but the metadata is known.
+fn unknown_version(served: &Served, object: &Object) -> Vec<String> {
+    let (version, kind) = (&object["apiVersion"], &object["kind"]);
+    let group = version.as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+    if group != Some(&*served.resource.group) || *version == served.api_version || *kind != *served.resource.kind {
+        return Vec::new();
+    }
+    let fields = object.as_object().into_iter().flatten().map(|(name, _)| name);
+    let unknown = fields.filter(|name| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
+    unknown.map(|name| format!("unknown field {name:?}")).collect()
 }
 
 /// A body of another kind than the resource's own: `Scale`, `Binding`, `Eviction`, …

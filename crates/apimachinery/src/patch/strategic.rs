@@ -469,7 +469,7 @@ mod tests {
     use crate::schema::Type;
 
     fn schema() -> Schema {
-        let merge = PatchStrategy { merge: true, retain_keys: false };
+        let merge = PatchStrategy { merge: true, ..PatchStrategy::default() };
         let item = Arc::new(Schema {
             kind: Some(Type::Object),
             properties: [(Arc::from("args"), scalars(merge))].into_iter().collect(),

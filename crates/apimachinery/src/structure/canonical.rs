@@ -198,7 +198,8 @@ pub(super) fn whole_number(number: &Number) -> Option<Value> {
     (float.fract() == 0.0 && float.abs() < 9e15).then(|| json!(float as i64))
 }
 
-fn whole_numbers(value: &mut Value) {
+/// The same for all numbers in a value.
+pub fn whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
             if let Some(whole) = whole_number(number) {

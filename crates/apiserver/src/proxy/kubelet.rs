@@ -80,7 +80,6 @@ fn log_options(query: &Query, pod: &str) -> Result<Vec<(&'static str, String)>, 
     {
         return Err(ApiError::bad_request(format!("parsing time {time:?} as RFC 3339: {error}")));
     }
-    let stream = query.get("stream").filter(|t| !t.is_empty()).unwrap_or("All");
     let field = |name: &str| FieldPath::root().child(name);
     let mut errors = Vec::new();
     if let Some(tail) = tail.filter(|t| *t < 0) {
@@ -91,16 +90,14 @@ fn log_options(query: &Query, pod: &str) -> Result<Vec<(&'static str, String)>, 
     }
     if seconds.is_some() && time.is_some() {
         let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-        errors.push(FieldError::forbidden(&FieldPath::root(), why));
+        // Upstream's name of what has none.
+        errors.push(FieldError::forbidden(&FieldPath::from("[]"), why));
     } else if let Some(seconds) = seconds.filter(|s| *s < 1) {
         errors.push(FieldError::invalid(&field("sinceSeconds"), seconds, "must be greater than 0"));
     }
-    if !["All", "Stdout", "Stderr"].contains(&stream) {
-        errors.push(FieldError::not_supported(&field("stream"), stream, &["All", "Stderr", "Stdout"]));
-    }
-    if stream != "All" && tail.is_some() {
-        let why = "`tailLines` and specific `stream` are mutually exclusive for now";
-        errors.push(FieldError::forbidden(&FieldPath::root(), why));
+    // Upstream's release has the choice of streams switched off.
+    if query.get("stream").is_some_and(|stream| !stream.is_empty()) {
+        errors.push(FieldError::forbidden(&field("stream"), "may not be specified"));
     }
     if !errors.is_empty() {
         return Err(ApiError::invalid("", "PodLogOptions", pod, &errors));
@@ -115,7 +112,7 @@ fn log_options(query: &Query, pod: &str) -> Result<Vec<(&'static str, String)>, 
         options.extend(value.map(|v| (name, v.to_string())));
     }
     options.extend(time.map(|t| ("sinceTime", t.to_owned())));
-    options.push(("stream", stream.to_owned()));
+    options.push(("stream", "All".to_owned()));
     Ok(options)
 }
 
@@ -243,8 +240,7 @@ mod tests {
                 422,
                 "at most one of `sinceTime` or `sinceSeconds`",
             ),
-            ("stream=Stdin", 422, "stream: Unsupported value: \"Stdin\""),
-            ("stream=Stdout&tailLines=1", 422, "mutually exclusive"),
+            ("stream=Stdout", 422, "stream: Forbidden: may not be specified"),
         ] {
             let error = place(&format!("web/log?container=app&{query}")).unwrap_err();
             assert!(error.code == code && error.message.contains(words), "{query}: {error:?}");

@@ -78,7 +78,7 @@ pub(crate) fn configuration(
 /// Reads what applying `config` has led to as an object of the kind. Values that its types do not take are a 500 for
 /// built-in kinds, as they are upstream.
 fn decode(served: &Served, config: &Object, object: &mut Object) -> Result<(), ApiError> {
-    let Err(error) = shape::apply(&served.resource, object) else { return Ok(()) };
+    let Err(error) = shape::applied(&served.resource, object) else { return Ok(()) };
     let Some((_, why)) =
         error.message.split_once(" cannot be handled as a ").filter(|_| served.resource.builtin)
     else {

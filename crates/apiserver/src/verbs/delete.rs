@@ -195,7 +195,9 @@ async fn attempt(
     }
     let grace = grace(resource, &object, options);
     let held = meta::finalizers(&object).next().is_some() || special::waits_for_finalize(resource, &object);
-    let stays = held || grace > 0;
+    // A namespace is told to go first, whatever holds it.
+    let told = deleting || !(resource.group.is_empty() && &*resource.plural == "namespaces");
+    let stays = held || grace > 0 || !told;
     if stays {
         let pending = object["metadata"].get("deletionGracePeriodSeconds").and_then(Value::as_i64);
         if deleting {

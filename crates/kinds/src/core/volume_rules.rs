@@ -111,10 +111,7 @@ pub fn check_claim_update(new: &Value, old: &Value) -> Vec<FieldError> {
             }
             restore(&mut wanted, old, "spec.volumeAttributesClassName");
         }
-        // Of a selector and a source upstream knows whether they are there.
-        let known = |field: &str| has(&wanted, field) != has(old, field);
-        let appears = ["spec.selector", "spec.dataSource", "spec.dataSourceRef"].into_iter().any(known);
-        if appears || !same(at(&wanted, "spec"), at(old, "spec")) {
+        if !same(at(&wanted, "spec"), at(old, "spec")) {
             let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName \
                           for bound claims\n";
             checks.forbidden(&path("spec"), detail);
@@ -303,11 +300,7 @@ fn check_volume_source(checks: &mut Checks, spec: &Value, outer: &FieldPath, vol
 pub fn check_volume_update(new: &Value, old: &Value) -> Vec<FieldError> {
     Checks::run(|checks| {
         let source = |object: &Value, name: &str| -> Value { at(at(object, "spec"), name).clone() };
-        let differs = |name: &&str| {
-            let (after, before) = (source(new, name), source(old, name));
-            after.is_null() != before.is_null() || !same(&after, &before)
-        };
-        if SOURCES.iter().any(|name| differs(&name)) {
+        if SOURCES.iter().any(|name| !same(&source(new, name), &source(old, name))) {
             let detail = "spec.persistentvolumesource is immutable after creation\n";
             checks.forbidden(&path("spec.persistentvolumesource"), detail);
         }

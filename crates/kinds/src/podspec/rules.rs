@@ -76,7 +76,6 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
     );
     checks.labels(&at_path("nodeSelector"), at(spec, "nodeSelector"));
     security::check_pod(checks, spec, path);
-    windows::check(checks, at(spec, "securityContext.windowsOptions"), &at_path("securityContext"));
     windows::check_host_process(checks, spec, path);
     if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
         checks.invalid(
