@@ -114,7 +114,9 @@ pub fn body(
     warnings: &mut Vec<String>,
 ) -> Result<Object, ApiError> {
     let decode::Decoded { mut value, duplicates } = body_kind::read(bytes, encoding, &served.resource.kind)?;
-    if let Err(error) = body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes) {
+    if let Err(error) =
+        body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)
+    {
         if !served.resource.builtin && validation == FieldValidation::Warn {
             warnings.extend(unknown_version(served, &value));
         }
@@ -135,7 +137,10 @@ pub fn body(
 fn unknown_version(served: &Served, object: &Object) -> Vec<String> {
     let (version, kind) = (&object["apiVersion"], &object["kind"]);
     let group = version.as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
-    if group != Some(&*served.resource.group) || *version == served.api_version || *kind != *served.resource.kind {
+    if group != Some(&*served.resource.group)
+        || *version == served.api_version
+        || *kind != *served.resource.kind
+    {
         return Vec::new();
     }
     let fields = object.as_object().into_iter().flatten().map(|(name, _)| name);

@@ -181,8 +181,11 @@ impl<'t> Shapes<'t> {
         }
         if let Some((strategy, key)) = field.patch.strip_suffix(')').and_then(|patch| patch.split_once('(')) {
             let has = |word: &str| strategy.split('+').any(|s| s == word);
-            schema.patch_strategy =
-                PatchStrategy { merge: has("merge"), retain_keys: has("retainKeys"), replace: has("replace") };
+            schema.patch_strategy = PatchStrategy {
+                merge: has("merge"),
+                retain_keys: has("retainKeys"),
+                replace: has("replace"),
+            };
             schema.patch_merge_key = (!key.is_empty()).then(|| self.name(key));
         }
         let published = Published {

@@ -207,12 +207,7 @@ fn retain_keys(doc: &mut Object, patch: &mut Object) -> Result<(), Wrong> {
 
 /// `$deleteFromPrimitiveList/FIELD`: as upstream, a patch of the field if the list holds no scalars or is none. What is of
 /// another type than the field is not looked at.
-fn delete_scalars(
-    doc: &mut Object,
-    name: &str,
-    doomed: Value,
-    schema: Option<&Schema>,
-) -> Result<(), Wrong> {
+fn delete_scalars(doc: &mut Object, name: &str, doomed: Value, schema: Option<&Schema>) -> Result<(), Wrong> {
     if doomed.is_null() {
         doc.remove(name);
         return Ok(());
@@ -526,8 +521,7 @@ mod tests {
     fn lists_with_a_merge_key_are_merged_by_it() {
         let doc = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}]});
         let patch = json!({"containers": [{"name": "b", "image": "2"}, {"name": "c", "x": null}]});
-        let merged =
-            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "x": null}]});
+        let merged = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "x": null}]});
         assert_eq!(apply(doc, patch), Ok(merged));
     }
 

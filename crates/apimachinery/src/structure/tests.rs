@@ -92,7 +92,8 @@ fn errors_have_gos_names_of_types_and_of_embedded_structs() {
     };
     let string = leaf(Type::String, "");
     let policies = named(Some("[]v1.Policy"), Some("Inner.Source"), list(string.clone()));
-    let schema = object("x.v1.Thing", vec![("policies", policies), ("uid", named(Some("types.UID"), None, string))]);
+    let schema =
+        object("x.v1.Thing", vec![("policies", policies), ("uid", named(Some("types.UID"), None, string))]);
     let text = |value: Value| fit(&mut value.clone(), &schema).expect_err("must be refused");
     assert_eq!(
         text(json!({"uid": 1})),
@@ -111,7 +112,14 @@ fn errors_have_gos_names_of_types_and_of_embedded_structs() {
 #[test]
 fn a_type_inside_itself_is_read_to_any_depth() {
     const NAME: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
-    let cut = |kind| Arc::new(Schema { name: Some(NAME.into()), kind: Some(kind), preserve_unknown: true, ..Schema::default() });
+    let cut = |kind| {
+        Arc::new(Schema {
+            name: Some(NAME.into()),
+            kind: Some(kind),
+            preserve_unknown: true,
+            ..Schema::default()
+        })
+    };
     let choice = |name: &str| {
         let go = GoField { kind: Some(name.into()), within: None };
         Arc::new(Schema { go: Some(Box::new(go)), preserve_unknown: true, ..Schema::default() })

@@ -53,7 +53,8 @@ impl<'a> Place<'a> {
     /// An item of the list, or a value of the map, that is here.
     pub(super) fn element(&self) -> Self {
         let element = |go: &'a str| {
-            go.strip_prefix("[]").or_else(|| go.strip_prefix("map[").and_then(|rest| Some(rest.split_once(']')?.1)))
+            go.strip_prefix("[]")
+                .or_else(|| go.strip_prefix("map[").and_then(|rest| Some(rest.split_once(']')?.1)))
         };
         Self { go: self.go.and_then(element), ..*self }
     }

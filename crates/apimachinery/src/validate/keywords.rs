@@ -119,7 +119,8 @@ pub(super) fn walk(
 
 /// A number that does not fit the integer that its limits are compared as.
 fn too_large(value: &Value, schema: &Schema) -> bool {
-    let limited = schema.rules.as_ref().is_some_and(|rules| rules.maximum.is_some() || rules.minimum.is_some());
+    let limited =
+        schema.rules.as_ref().is_some_and(|rules| rules.maximum.is_some() || rules.minimum.is_some());
     let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() > SAFE);
     limited && schema.kind == Some(Type::Integer) && number.is_some()
 }

@@ -145,7 +145,9 @@ pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldEr
         let full = format!(".{}", path.trim_start_matches('.'));
         if let Some(odd) = no_map_on_the_way(object, path) {
             let (shown, kind) = (go::print(odd), go_kind(odd)?);
-            let why = format!("{full} accessor error: {shown} is of the type {kind}, expected map[string]interface{{}}");
+            let why = format!(
+                "{full} accessor error: {shown} is of the type {kind}, expected map[string]interface{{}}"
+            );
             return Some(FieldError::invalid(&FieldPath::from(&*full), 0, why));
         }
         let value = at(object, path)?;

@@ -104,7 +104,9 @@ pub(crate) async fn insert(
             call.warnings.extend(resource.strategy.warnings(&object, None));
         }
         // Storage says so, and what is no number is none to it.
-        if !options.dry_run && meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0) {
+        if !options.dry_run
+            && meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0)
+        {
             return Err(ApiError::other(
                 500,
                 "",

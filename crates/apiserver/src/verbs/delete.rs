@@ -267,7 +267,8 @@ fn set_propagation(resource: &Resource, object: &mut Object, options: &Delete) {
     let events = &*resource.plural == "events";
     let namespaces = &*resource.plural == "namespaces" && resource.group.is_empty();
     // Who does not want dependents of a namespace to be orphaned, waits for them.
-    let asked = if namespaces && options.not_orphan { Some(Propagation::Foreground) } else { options.propagation };
+    let asked =
+        if namespaces && options.not_orphan { Some(Propagation::Foreground) } else { options.propagation };
     let policy = asked.or_else(|| {
         if had.contains(&ORPHAN) {
             Some(Propagation::Orphan)

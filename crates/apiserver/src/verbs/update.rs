@@ -100,7 +100,13 @@ fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> String {
 }
 
 /// The 409 for an object that has another uid than the one that was asked for.
-pub(crate) fn other_uid(resource: &Resource, namespace: &str, name: &str, asked: &str, found: &str) -> ApiError {
+pub(crate) fn other_uid(
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    asked: &str,
+    found: &str,
+) -> ApiError {
     let why = format!(
         "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
          UID in precondition: {asked}, UID in object meta: {found}",
@@ -388,7 +394,15 @@ fn judged_as_new(resource: &Resource) -> bool {
     let exempt = matches!(
         (&*resource.group, &*resource.plural),
         ("", "pods" | "podtemplates" | "replicationcontrollers" | "resourcequotas" | "events")
-            | ("events.k8s.io" | "policy" | "autoscaling" | "coordination.k8s.io" | "scheduling.k8s.io" | "batch", _)
+            | (
+                "events.k8s.io"
+                    | "policy"
+                    | "autoscaling"
+                    | "coordination.k8s.io"
+                    | "scheduling.k8s.io"
+                    | "batch",
+                _
+            )
             | ("apps", "statefulsets" | "daemonsets" | "deployments" | "replicasets")
             | ("networking.k8s.io", "networkpolicies" | "ingresses" | "servicecidrs")
             | ("storage.k8s.io", "csidrivers" | "volumeattributesclasses")

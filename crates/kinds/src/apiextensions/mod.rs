@@ -179,7 +179,8 @@ impl Strategy for CustomResourceDefinition {
         odd_sets(new, &mut found);
         let before: Vec<&str> = old.map(odd_formats).unwrap_or_default();
         let formats = odd_formats(new).into_iter().filter(|format| !before.contains(format));
-        let formats = formats.map(|format| format!("unrecognized format {}", apimachinery::go::quoted(format)));
+        let formats =
+            formats.map(|format| format!("unrecognized format {}", apimachinery::go::quoted(format)));
         formats.chain(found.difference(&known).cloned()).collect()
     }
 

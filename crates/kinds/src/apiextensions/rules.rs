@@ -111,7 +111,8 @@ fn spec(checks: &mut Checks, spec: &Value) {
             checks.required(&at, "");
         }
     }
-    if flag(spec, "preserveUnknownFields") && all.iter().any(|v| has_default(&v["schema"]["openAPIV3Schema"])) {
+    if flag(spec, "preserveUnknownFields") && all.iter().any(|v| has_default(&v["schema"]["openAPIV3Schema"]))
+    {
         let words = "must be false in order to use defaults in the schema";
         checks.invalid(&here.child("preserveUnknownFields"), true, words);
     }
@@ -183,7 +184,8 @@ fn has_default(schema: &Value) -> bool {
         Value::Array(list) => list.iter().any(has_default),
         part => has_default(part),
     };
-    let below = |key: &str| schema[key].as_object().into_iter().flatten().any(|(_, child)| has_default(child));
+    let below =
+        |key: &str| schema[key].as_object().into_iter().flatten().any(|(_, child)| has_default(child));
     map.get("default").is_some_and(|default| !default.is_null())
         || ["items", "additionalProperties", "allOf", "anyOf", "oneOf", "not"].into_iter().any(inside)
         || below("properties")
@@ -261,7 +263,11 @@ fn stored_versions(checks: &mut Checks, object: &Object) {
     let here = path("status.storedVersions");
     let stored = list(object, "status.storedVersions");
     if stored.is_empty() {
-        return checks.invalid(&here, at(object, "status.storedVersions").clone(), "must have at least one stored version");
+        return checks.invalid(
+            &here,
+            at(object, "status.storedVersions").clone(),
+            "must have at least one stored version",
+        );
     }
     let all = list(object, "spec.versions");
     let known: HashSet<&str> = stored.iter().filter_map(Value::as_str).collect();

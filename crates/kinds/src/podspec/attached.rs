@@ -123,7 +123,13 @@ fn check_secret(checks: &mut Checks, source: &Value, path: &FieldPath, owner: Ow
 
 fn check_disk(checks: &mut Checks, source: &Value, name: &str, path: &FieldPath) {
     needs(checks, source, &[name], path);
-    within(checks, number(source, "partition"), (0, 255), "must be between 1 and 255, inclusive", &path.child("partition"));
+    within(
+        checks,
+        number(source, "partition"),
+        (0, 255),
+        "must be between 1 and 255, inclusive",
+        &path.child("partition"),
+    );
 }
 
 fn within(checks: &mut Checks, value: i64, (least, most): (i64, i64), detail: &str, path: &FieldPath) {
@@ -173,7 +179,13 @@ fn check_iscsi(checks: &mut Checks, source: &Value, path: &FieldPath, owner: Own
         "" => checks.required(&path.child("iqn"), ""),
         name => check_node_name(checks, name, &path.child("iqn"), owner),
     }
-    within(checks, number(source, "lun"), (0, 255), "must be between 0 and 255, inclusive", &path.child("lun"));
+    within(
+        checks,
+        number(source, "lun"),
+        (0, 255),
+        "must be between 0 and 255, inclusive",
+        &path.child("lun"),
+    );
     let secret = at(source, "secretRef");
     if (flag(source, "chapAuthDiscovery") || flag(source, "chapAuthSession")) && secret.is_null() {
         checks.required(&path.child("secretRef"), "");
@@ -238,7 +250,9 @@ fn check_fibre(checks: &mut Checks, source: &Value, path: &FieldPath) {
     if !names.is_empty() {
         match at(source, "lun").as_i64() {
             None => checks.required(&path.child("lun"), "lun is required if targetWWNs is specified"),
-            Some(lun) => within(checks, lun, (0, 255), "must be between 0 and 255, inclusive", &path.child("lun")),
+            Some(lun) => {
+                within(checks, lun, (0, 255), "must be between 0 and 255, inclusive", &path.child("lun"))
+            }
         }
     }
 }
@@ -256,7 +270,8 @@ fn check_options(checks: &mut Checks, source: &Value, path: &FieldPath) {
 }
 
 fn check_azure_disk(checks: &mut Checks, source: &Value, path: &FieldPath) {
-    const MANAGED: &str = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
+    const MANAGED: &str =
+        "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
     const BLOB: &str = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
     if let Some(mode) = at(source, "cachingMode").as_str() {
         checks.one_of(&path.child("cachingMode"), mode, &["None", "ReadOnly", "ReadWrite"]);

@@ -208,7 +208,8 @@ fn check_claims(checks: &mut Checks, claims: &[Value], path: &FieldPath) {
         let given = ["resourceClaimName", "resourceClaimTemplateName"].map(|field| at(claim, field).as_str());
         match given {
             [Some(_), Some(_)] => {
-                let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                let detail =
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
                 checks.invalid(&path, claim.clone(), detail);
             }
             [None, None] => {

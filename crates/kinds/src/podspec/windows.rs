@@ -85,10 +85,7 @@ fn is_net_bios(domain: &str) -> bool {
 fn is_domain(domain: &str) -> bool {
     let label = |label: &str| {
         let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        !label.is_empty()
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     domain.split('.').all(label)
 }
@@ -106,7 +103,8 @@ pub fn check_host_process(checks: &mut Checks, spec: &Value, path: &FieldPath) {
                 && pod != own
             {
                 let at = path.child(group).index(index).child("securityContext").child("windowsOptions");
-                let detail = format!("pod hostProcess value must be identical if both are specified, was {pod}");
+                let detail =
+                    format!("pod hostProcess value must be identical if both are specified, was {pod}");
                 checks.invalid(&at.child("hostProcess"), own, &detail);
             }
             inside += usize::from(own.or(of_pod) == Some(true));
@@ -116,7 +114,8 @@ pub fn check_host_process(checks: &mut Checks, spec: &Value, path: &FieldPath) {
         return;
     }
     if inside != all {
-        let detail = "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        let detail =
+            "If pod contains any hostProcess containers then all containers must be HostProcess containers";
         checks.invalid(path, "", detail);
     }
     if !flag(spec, "hostNetwork") {
