@@ -11,7 +11,7 @@ use crate::{
     declare::Declarer,
     object::{at, at_mut, fill, has, items_mut, list, number, remove, restore, same, set, text},
     podspec::{changed_template_warnings, default_template, name_warnings},
-    resource::{Generation, Strategy},
+    resource::{Generation, NameRule, Strategy},
     warnings::claim,
 };
 
@@ -27,7 +27,11 @@ pub fn declare(to: &mut Declarer<'_>) {
         .scales_by("spec.selector")
         .select("status.replicas", "0")
         .strategy(ReplicaSet);
-    to.resource("apps/v1", "statefulsets").tracks_spec().scales_by("spec.selector").strategy(StatefulSet);
+    to.resource("apps/v1", "statefulsets")
+        .named(NameRule::Label)
+        .tracks_spec()
+        .scales_by("spec.selector")
+        .strategy(StatefulSet);
 }
 
 /// Numbers in the statuses of workloads, none of which may be negative.

@@ -393,7 +393,7 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
 fn judged_as_new(resource: &Resource) -> bool {
     let exempt = matches!(
         (&*resource.group, &*resource.plural),
-        ("", "pods" | "podtemplates" | "replicationcontrollers" | "resourcequotas" | "events")
+        ("", "pods" | "podtemplates" | "replicationcontrollers" | "resourcequotas" | "events" | "services")
             | (
                 "events.k8s.io"
                     | "policy"
