@@ -12,7 +12,7 @@ UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z|\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} \w+( m=\S+)?")
 SERVICE = re.compile(r"\b10\.96\.\d+\.\d+\b")
 TOKEN_VOLUME = re.compile(r"\bkube-api-access-[a-z0-9]{5}\b")
-REVISION = re.compile(r"(resource ?version[^0-9]{1,4})\d+(, current: \d+| \(\d+\))?", re.I)
+REVISION = re.compile(r"(resource ?version(?: in object meta)?[^0-9]{1,4})\d+(, current: \d+| \(\d+\))?", re.I)
 IN_RECORD = re.compile(r"in record \(\d+\)")
 GENERATED = re.compile(r"generateName['\"]: ['\"]([^'\"]+)['\"]")
 QUOTED = re.compile(r"(: |- )(['\"])(.*)\2$", re.M)

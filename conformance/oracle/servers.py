@@ -73,7 +73,8 @@ def upstream(stack, folder, *more):
         f"--tls-private-key-file={folder}/server.key", f"--client-ca-file={folder}/ca.crt",
         "--service-account-issuer=https://bench.invalid", f"--service-account-key-file={folder}/sa.pub",
         f"--service-account-signing-key-file={folder}/server.key", "--service-cluster-ip-range=10.96.0.0/16",
-        "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--endpoint-reconciler-type=none", *more)
+        "--allow-privileged=true", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+        "--endpoint-reconciler-type=none", *more)
     peers.wait_ready(f"https://127.0.0.1:{port}/readyz", folder, process)
     return Server("upstream", port, folder)
 

@@ -190,6 +190,12 @@ fn write_type(out: &mut String, name: &str, schema: &Value, fields: &[GoField]) 
         if published["$ref"].is_string() {
             write!(out, " bare")?;
         }
+        if !field.go.is_empty() {
+            write!(out, " go={}", field.go)?;
+        }
+        if !field.within.is_empty() {
+            write!(out, " in={}", field.within)?;
+        }
         if !field.patch.is_empty() {
             write!(out, " patch={}({})", field.patch.replace(',', "+"), field.key)?;
         }

@@ -30,6 +30,12 @@ pub struct GoField {
     /// Absent and zero differ.
     #[serde(default)]
     pub pointer: bool,
+    /// The type as Go prints it, where it has a name that `kind` does not tell.
+    #[serde(default)]
+    pub go: String,
+    /// The embedded structs that have the field, outermost first.
+    #[serde(default, rename = "in")]
+    pub within: String,
     /// Strategic merge patch strategy.
     #[serde(default)]
     pub patch: String,

@@ -31,6 +31,11 @@ type field struct {
 	Always *string `json:"always,omitempty"`
 	// Pointer is true for pointers: absent and zero differ.
 	Pointer bool `json:"pointer,omitempty"`
+	// Go is the type as Go prints it, where a name in it is no struct's:
+	// v1.RestartPolicy, []v1.FinalizerName.
+	Go string `json:"go,omitempty"`
+	// In names the embedded structs that have the field, outermost first.
+	In string `json:"in,omitempty"`
 	// Patch and Key are the strategic merge patch tags.
 	Patch string `json:"patch,omitempty"`
 	Key   string `json:"key,omitempty"`
@@ -124,7 +129,35 @@ func always(t reflect.Type, omitEmpty, omitZero bool) *string {
 	return &text
 }
 
-func fieldsOf(t reflect.Type, prefix string) []field {
+// named tells whether t, or what it holds, has a name that typeOf does not keep.
+func named(t reflect.Type) bool {
+	if _, ok := words[t.PkgPath()+"."+t.Name()]; ok || t.Kind() == reflect.Struct {
+		return false
+	}
+	if t.PkgPath() != "" {
+		return true
+	}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return named(t.Elem())
+	case reflect.Map:
+		return named(t.Key()) || named(t.Elem())
+	}
+	return false
+}
+
+// goName is the type of a field in errors of decoding: what it points to.
+func goName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if !named(t) {
+		return ""
+	}
+	return t.String()
+}
+
+func fieldsOf(t reflect.Type, prefix, in string) []field {
 	out := []field{}
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -148,7 +181,7 @@ func fieldsOf(t reflect.Type, prefix string) []field {
 			if tag != "" {
 				tag += "."
 			}
-			out = append(out, fieldsOf(inner, tag)...)
+			out = append(out, fieldsOf(inner, tag, strings.TrimPrefix(in+"."+f.Name, "."))...)
 			continue
 		}
 		if name == "" {
@@ -162,6 +195,7 @@ func fieldsOf(t reflect.Type, prefix string) []field {
 			Name: name, Type: typeOf(f.Type), Tag: tag,
 			Always:  always(f.Type, strings.Contains(options, "omitempty"), strings.Contains(options, "omitzero")),
 			Pointer: f.Type.Kind() == reflect.Pointer,
+			Go:      goName(f.Type), In: in,
 			Patch:   f.Tag.Get("patchStrategy"), Key: f.Tag.Get("patchMergeKey"),
 		})
 	}
@@ -174,7 +208,7 @@ func walk(t reflect.Type) {
 		return
 	}
 	structs[name] = nil // recursion ends here
-	structs[name] = fieldsOf(t, "")
+	structs[name] = fieldsOf(t, "", "")
 }
 
 func main() {

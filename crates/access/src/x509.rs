@@ -10,6 +10,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{Authenticator, UserInfo};
 
+/// What of a user tells by which certificate it is known.
+///
+/// Source: `k8s.io/apiserver/pkg/authentication/request/x509`.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+
 /// Authenticates by the TLS client's certificate. The chain was verified by the TLS listener; validity in time is
 /// checked again here, because a connection may outlive its certificate.
 pub struct ClientCertificate;
@@ -44,7 +49,7 @@ impl Authenticator for ClientCertificate {
             let _ = write!(id, "{byte:02x}");
             id
         });
-        let extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])]);
+        let extra = BTreeMap::from([(CREDENTIAL.to_owned(), vec![id])]);
         Ok(Some(UserInfo { name: name.to_owned(), groups, extra, ..UserInfo::default() }))
     }
 }

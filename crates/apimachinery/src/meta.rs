@@ -127,20 +127,8 @@ static METADATA: LazyLock<FieldPath> = LazyLock::new(|| FieldPath::from("metadat
 /// What is wrong with the metadata of a new object.
 #[must_use]
 pub fn validate_create(object: &Value, namespaced: bool, check: NameCheck) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+    let mut errors = validate_names(object, check);
     let path = &*METADATA;
-    let base = generate_name_of(object);
-    if !base.is_empty() {
-        let at = path.child("generateName");
-        errors.extend(check(base, true).into_iter().map(|m| FieldError::invalid(&at, base, m)));
-    }
-    let name = name(object);
-    if name.is_empty() {
-        errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
-    } else {
-        let at = path.child("name");
-        errors.extend(check(name, false).into_iter().map(|m| FieldError::invalid(&at, name, m)));
-    }
     let namespace = namespace(object);
     match (namespaced, namespace.is_empty()) {
         (true, true) => errors.push(FieldError::required(&path.child("namespace"), "")),
@@ -163,7 +151,26 @@ pub fn validate_create(object: &Value, namespaced: bool, check: NameCheck) -> Ve
     errors
 }
 
-/// What is wrong with the metadata of a changed object.
+/// What is wrong with the name of an object and the base of a generated one.
+#[must_use]
+pub fn validate_names(object: &Value, check: NameCheck) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let base = generate_name_of(object);
+    if !base.is_empty() {
+        let at = METADATA.child("generateName");
+        errors.extend(check(base, true).into_iter().map(|m| FieldError::invalid(&at, base, m)));
+    }
+    let name = name(object);
+    if name.is_empty() {
+        errors.push(FieldError::required(&METADATA.child("name"), "name or generateName is required"));
+    } else {
+        let at = METADATA.child("name");
+        errors.extend(check(name, false).into_iter().map(|m| FieldError::invalid(&at, name, m)));
+    }
+    errors
+}
+
+/// What is wrong with the metadata of a changed object, beside what is wrong with that of a new one.
 #[must_use]
 pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();

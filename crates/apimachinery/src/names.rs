@@ -98,6 +98,28 @@ pub fn is_dns1123_subdomain(value: &str) -> Vec<String> {
     errors
 }
 
+/// The same, where labels may have and begin with underscores: search domains.
+#[must_use]
+pub fn is_dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
+    const PATTERN: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+    let label = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        edge(label.bytes().next())
+            && edge(label.bytes().last())
+            && label.bytes().all(|b| edge(Some(b)) || matches!(b, b'-' | b'_'))
+    };
+    let mut errors = Vec::new();
+    if value.len() > 253 {
+        errors.push(too_long(253));
+    }
+    if !value.split('.').all(label) {
+        let words = SUBDOMAIN_WORDS.replacen("'-' or '.'", "'_', '-' or '.'", 1);
+        errors.push(pattern_words(&words, PATTERN, &["example.com"]));
+    }
+    errors
+}
+
 /// The same in any case: for names of drivers, which are told apart by case all the same.
 #[must_use]
 pub fn is_dns1123_subdomain_any_case(value: &str) -> Vec<String> {

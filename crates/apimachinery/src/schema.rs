@@ -101,6 +101,17 @@ pub struct Schema {
     pub description: Option<Arc<str>>,
     /// Built-in fields: what published documents say beside all this, and nothing else reads.
     pub published: Option<Box<Published>>,
+    /// Built-in fields: what errors of decoding call it, where that does not follow from the rest.
+    pub go: Option<Box<GoField>>,
+}
+
+/// A field as Go's decoder knows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GoField {
+    /// `v1.RestartPolicy`, `[]v1.FinalizerName`
+    pub kind: Option<Arc<str>>,
+    /// The embedded structs that have the field, `VolumeSource`, outermost first and joined by dots.
+    pub within: Option<Arc<str>>,
 }
 
 /// What OpenAPI v3 tells of a built-in field.

@@ -103,11 +103,12 @@ impl ApiError {
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let found: FieldErrors = errors.iter().cloned().collect();
         let (told, more) = found.told();
-        let cause = |e: &FieldError| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field.to_string()});
-        let mut causes: Vec<Value> = told.iter().map(cause).collect();
+        // What is found twice is told once.
         let mut seen = HashSet::new();
-        let mut texts: Vec<String> = told.iter().map(FieldError::to_string).collect();
-        texts.retain(|text| seen.insert(text.clone()));
+        let told: Vec<&FieldError> = told.iter().filter(|error| seen.insert(error.to_string())).collect();
+        let cause = |e: &FieldError| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field.to_string()});
+        let mut causes: Vec<Value> = told.iter().map(|error| cause(error)).collect();
+        let mut texts: Vec<String> = told.iter().map(ToString::to_string).collect();
         if more {
             let rest = FieldError::untold();
             causes.push(cause(&rest));

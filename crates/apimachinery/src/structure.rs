@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-pub use canonical::{always, canonicalize, drop_nulls, forget_empty_lists};
+pub use canonical::{always, canonicalize, drop_nulls, forget_empty_lists, whole_numbers};
 pub use fit::fit;
 pub use types::{check, json_type};
 
@@ -20,6 +20,8 @@ use crate::schema::Schema;
 #[derive(Clone, Copy)]
 pub(crate) enum At<'a> {
     Field(&'a str),
+    /// A field of embedded structs, which only Go's errors name.
+    Embedded(&'a str, &'a str),
     Index(usize),
 }
 
@@ -36,7 +38,7 @@ pub(crate) fn print(path: Option<&Path<'_>>, last: &str) -> String {
         let Some(path) = path else { return };
         walk(path.parent, out);
         match path.at {
-            At::Field(name) => {
+            At::Field(name) | At::Embedded(_, name) => {
                 if !out.is_empty() {
                     out.push('.');
                 }

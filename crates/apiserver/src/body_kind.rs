@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use apimachinery::{ApiError, Object, Schema, decode, structure};
+use apimachinery::{ApiError, Object, Schema, decode, go, structure};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -64,15 +64,17 @@ pub fn check(
             return Err(other_version());
         }
         if body_kind != kind {
-            // Custom resources word a foreign kind in their own way.
-            return Err(ApiError::bad_request(format!(
-                "the kind in the data does not match the expected kind ({kind}.{wanted_group})"
-            )));
+            // Custom resources are asked for their kind like for all else.
+            let path = apimachinery::FieldPath::root().child("kind");
+            let error = apimachinery::FieldError::invalid(&path, body_kind, format!("must be {kind}"));
+            let name = apimachinery::meta::name(object);
+            return Err(ApiError::invalid(wanted_group, body_kind, name, &[error]));
         }
     } else if (stated.as_str(), body_kind) != (api_version, kind) {
         let list = (stated.as_str(), body_kind) == ("v1", "List");
         let why = if !list && !kinds::protobuf::is_registered(&stated, body_kind) {
-            format!("no kind {body_kind:?} is registered for version {stated:?} in scheme {SCHEME:?}")
+            let (kind, version) = (go::quoted(body_kind), go::quoted(&stated));
+            format!("no kind {kind} is registered for version {version} in scheme {SCHEME:?}")
         } else if body_kind == kind {
             return Err(other_version());
         } else {

@@ -47,11 +47,6 @@ fn reach(resource: &Resource, subresource: &str) -> Reach {
             _ => Reach::Except(&[&["spec"]]),
         },
         "ephemeralcontainers" => Reach::Only(&[&["spec", "ephemeralContainers"]]),
-        "resize" => Reach::Only(&[
-            &["spec", "resources"],
-            &["spec", "containers", "*", "resources"],
-            &["spec", "initContainers", "*", "resources"],
-        ]),
         _ => Reach::All,
     }
 }

@@ -5,9 +5,15 @@ use std::collections::HashSet;
 use apimachinery::Object;
 use serde_json::Value;
 
-/// Takes references away that are there already, as they are. The warning, if there were any. `patched`: upstream looks at
-/// the result of a patch after admission only.
-pub fn without_duplicates(object: &mut Object, patched: bool) -> Option<String> {
+/// When references are looked at, as warnings tell it: what a patch makes of them is seen last.
+#[derive(Clone, Copy)]
+pub enum When {
+    Sent,
+    Patched,
+}
+
+/// Takes references away that are there already, as they are. The warning, if there were any.
+pub fn without_duplicates(object: &mut Object, when: When) -> Option<String> {
     let references = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
     let mut kept: Vec<Value> = Vec::with_capacity(references.len());
     let (mut seen, mut told) = (HashSet::new(), HashSet::new());
@@ -23,11 +29,14 @@ pub fn without_duplicates(object: &mut Object, patched: bool) -> Option<String> 
         }
     }
     *references = kept;
-    let when = if patched { " after mutating admission happens" } else { "" };
     (!uids.is_empty()).then(|| {
         format!(
-            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may \
+            ".metadata.ownerReferences contains duplicate entries{}; API server dedups owner references in 1.20+, and may \
              reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            match when {
+                When::Sent => "",
+                When::Patched => " after mutating admission happens",
+            },
             uids.join(", ")
         )
     })
@@ -43,8 +52,8 @@ mod tests {
     fn of_the_same_owner_given_twice_one_is_kept() {
         let (a, b) = (json!({"uid": "a", "name": "x"}), json!({"uid": "a", "name": "y"}));
         let mut object = json!({"metadata": {"ownerReferences": [a, b, a]}});
-        assert!(without_duplicates(&mut object, false).unwrap().ends_with("observed: a"));
+        assert!(without_duplicates(&mut object, When::Sent).unwrap().ends_with("observed: a"));
         assert_eq!(object["metadata"]["ownerReferences"], json!([a, b]));
-        assert_eq!(without_duplicates(&mut object, false), None);
+        assert_eq!(without_duplicates(&mut object, When::Patched), None);
     }
 }

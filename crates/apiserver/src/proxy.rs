@@ -79,9 +79,7 @@ pub(crate) async fn serve(
         return Err(ApiError::bad_request("Upgrade request required"));
     }
     if matches!(way, Way::Nowhere) {
-        let mut nothing = respond::text(204, "");
-        nothing.headers_mut().remove(header::CONTENT_TYPE);
-        return Ok(nothing);
+        return Ok(respond::nothing());
     }
     let connector = inner
         .config

@@ -27,6 +27,14 @@ pub fn plain(status: u16, content_type: &'static str, body: impl Into<Body>) -> 
     response
 }
 
+/// There is nothing to show.
+#[must_use]
+pub fn nothing() -> Response {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// An answer in plain text.
 #[must_use]
 pub fn text(status: u16, text: impl Into<String>) -> Response {

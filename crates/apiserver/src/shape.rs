@@ -29,6 +29,16 @@ pub fn parse(bytes: &Bytes, encoding: Encoding) -> Result<decode::Decoded, ApiEr
 
 /// Brings `object` into the shape of `resource`. Returns the unknown fields that were dropped.
 pub fn apply(resource: &Resource, object: &mut Object) -> Result<Vec<String>, ApiError> {
+    shaped(resource, object, true)
+}
+
+/// The same for what applying a configuration has led to. Nulls that a custom resource may not have are left for it to be
+/// refused.
+pub fn applied(resource: &Resource, object: &mut Object) -> Result<Vec<String>, ApiError> {
+    shaped(resource, object, false)
+}
+
+fn shaped(resource: &Resource, object: &mut Object, sent: bool) -> Result<Vec<String>, ApiError> {
     let schema = &resource.schema;
     let cannot = |why: &str| {
         ApiError::bad_request(format!(
@@ -44,7 +54,11 @@ pub fn apply(resource: &Resource, object: &mut Object) -> Result<Vec<String>, Ap
             structure::check(metadata, schema).map_err(|why| cannot(&why))?;
         }
         let unknown = structure::prune(object, schema);
-        structure::drop_nulls(object, schema);
+        if sent {
+            structure::drop_nulls(object, schema);
+        } else {
+            structure::whole_numbers(object);
+        }
         canonical_metadata(resource, object);
         unknown
     };
@@ -105,8 +119,14 @@ pub fn body(
         error.message = text.flatten().unwrap_or(error.message);
         error
     };
-    body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)
-        .map_err(spelled)?;
+    if let Err(error) =
+        body_kind::check(served, &served.resource.kind, &served.api_version, &mut value, bytes)
+    {
+        if !served.resource.builtin && validation == FieldValidation::Warn {
+            call.warnings.extend(unknown_version(served, &value));
+        }
+        return Err(spelled(error));
+    }
     let mut found = duplicates;
     found.extend(apply(&served.resource, &mut value).map_err(spelled)?);
     // A typed struct is decoded field by field, a custom resource is read first and looked at then.
@@ -118,6 +138,21 @@ pub fn body(
     strict(validation, found.into_iter(), &mut call.warnings, refuse)?;
     call.note_sent(&value);
     Ok(value)
+}
+
+/// Of another version of a custom resource nothing but the metadata is known.
+fn unknown_version(served: &Served, object: &Object) -> Vec<String> {
+    let (version, kind) = (&object["apiVersion"], &object["kind"]);
+    let group = version.as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+    if group != Some(&*served.resource.group)
+        || *version == served.api_version
+        || *kind != *served.resource.kind
+    {
+        return Vec::new();
+    }
+    let fields = object.as_object().into_iter().flatten().map(|(name, _)| name);
+    let unknown = fields.filter(|name| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
+    unknown.map(|name| format!("unknown field {name:?}")).collect()
 }
 
 /// A body of another kind than the resource's own: `Scale`, `Binding`, `Eviction`, …

@@ -354,16 +354,11 @@ fn check_template_update(checks: &mut Checks, new: &Value, old: &Value) {
 pub fn check_cron_job(object: &Value) -> Vec<FieldError> {
     Checks::run(|checks| {
         let spec = path("spec");
-        match text(object, "spec.schedule") {
-            "" => checks.required(&spec.child("schedule"), ""),
-            schedule => check_schedule(checks, schedule, &spec.child("schedule")),
+        // A new one is looked at from the outside in, a changed one from its template on.
+        let is_new = text(object, "metadata.resourceVersion").is_empty();
+        if is_new {
+            check_timing(checks, object, &spec);
         }
-        checks.nonnegative_fields(&spec, at(object, "spec"), &["startingDeadlineSeconds"]);
-        if let Some(zone) = at(object, "spec.timeZone").as_str() {
-            check_zone(checks, zone, &spec.child("timeZone"));
-        }
-        let policy = text(object, "spec.concurrencyPolicy");
-        checks.required_one_of(&spec.child("concurrencyPolicy"), policy, &["Allow", "Forbid", "Replace"]);
         let template = spec.child("jobTemplate").child("spec");
         let job = at(object, "spec.jobTemplate.spec");
         check_spec(checks, job, &template);
@@ -378,9 +373,26 @@ pub fn check_cron_job(object: &Value) -> Vec<FieldError> {
             let path = template.child("manualSelector");
             checks.errors.push(FieldError::not_supported(&path, true, &["nil", "false"]));
         }
+        if !is_new {
+            check_timing(checks, object, &spec);
+        }
         let fields = ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"];
         checks.nonnegative_fields(&spec, at(object, "spec"), &fields);
     })
+}
+
+/// When jobs are made.
+fn check_timing(checks: &mut Checks, object: &Value, spec: &FieldPath) {
+    match text(object, "spec.schedule") {
+        "" => checks.required(&spec.child("schedule"), ""),
+        schedule => check_schedule(checks, schedule, &spec.child("schedule")),
+    }
+    checks.nonnegative_fields(spec, at(object, "spec"), &["startingDeadlineSeconds"]);
+    if let Some(zone) = at(object, "spec.timeZone").as_str() {
+        check_zone(checks, zone, &spec.child("timeZone"));
+    }
+    let policy = text(object, "spec.concurrencyPolicy");
+    checks.required_one_of(&spec.child("concurrencyPolicy"), policy, &["Allow", "Forbid", "Replace"]);
 }
 
 /// Only on create: older names may be longer.

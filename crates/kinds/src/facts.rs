@@ -9,7 +9,7 @@
 //!  col TYPE PRIORITY FORMAT|- NAME OF THE COLUMN
 //! type NAME [atomic] [union=DISCRIMINATOR(field:value,…)]
 //!  FIELD TYPE [#TAG] [ptr] [req] [!ALWAYS] [=DEFAULT] [shown=DEFAULT] [list=set|map(key,…)|atomic] [atomic|granular] [bare]
-//!        [patch=STRATEGY(key)] [enum=a,b]
+//!        [go=v1.Name] [in=Embedded] [patch=STRATEGY(key)] [enum=a,b]
 //! ```
 //!
 //! A field's TYPE is a scalar word (`string`, `int32`, `int64`, `float64`, `bool`, `bytes`, `time`, `microtime`,
@@ -17,7 +17,9 @@
 //! `{}` (map). `#TAG` holds protobuf field numbers, outermost first, where JSON flattens a message. `ptr` is a Go
 //! pointer: its zero differs from its absence. ALWAYS is what an absent field is encoded as, DEFAULT what it is
 //! decoded as; both are JSON without blanks. `shown=` is a default that is published and changes nothing, `bare` a field
-//! of which OpenAPI tells nothing but its type. In values of `enum` a `~` stands for a blank.
+//! of which OpenAPI tells nothing but its type. `go` is the field's type as Go prints it, where it has a name that TYPE
+//! does not tell, and `in` the embedded structs that have the field: errors of decoding name both. In values of `enum` a
+//! `~` stands for a blank.
 
 use std::collections::HashMap;
 
@@ -122,6 +124,10 @@ pub struct FieldFacts<'t> {
     pub granular: bool,
     /// OpenAPI refers to its type and says nothing beside it.
     pub bare: bool,
+    /// `v1.RestartPolicy`, or empty: Go's type has the name that follows from `kind`.
+    pub go: &'t str,
+    /// `VolumeSource`, `ConfigMapEnvSource.LocalObjectReference`, or empty.
+    pub within: &'t str,
     /// `merge(key)`, `retainKeys()`, `merge+retainKeys(key)`, `replace()` or empty.
     pub patch: &'t str,
     /// The published values, divided by commas, `~` for a blank. For reading only: upstream does not validate by them.
@@ -271,6 +277,8 @@ fn field(fact: &str) -> Option<FieldFacts<'_>> {
                 ("bare", _) => field.bare = true,
                 (_, Some(("shown", default))) => field.shown = Some(default),
                 (_, Some(("list", list))) => field.list = list,
+                (_, Some(("go", name))) => field.go = name,
+                (_, Some(("in", structs))) => field.within = structs,
                 (_, Some(("patch", patch))) => field.patch = patch,
                 (_, Some(("enum", values))) => field.values = Some(values),
                 _ => {}

@@ -60,6 +60,7 @@ mod webhook_client;
 
 use std::sync::{Arc, OnceLock};
 
+pub use core::service_addresses;
 pub use declare::schema_of;
 pub use gates::drop_disabled;
 pub use resource::{

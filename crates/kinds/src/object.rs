@@ -105,11 +105,11 @@ pub fn restore(new: &mut Value, old: &Value, path: &str) {
     }
 }
 
-/// Equal as Go's semantic equality sees it: null, an empty map and an empty list are one.
+/// Equal as Go's semantic equality sees it: null and an empty list are one. An empty object is there: the canonical form
+/// has no empty maps, and a struct is told from none.
 pub fn same(a: &Value, b: &Value) -> bool {
     let empty = |value: &Value| match value {
         Value::Null => true,
-        Value::Object(map) => map.is_empty(),
         Value::Array(items) => items.is_empty(),
         _ => false,
     };
@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn nothing_and_empty_are_the_same() {
-        assert!(same(&json!({"a": 1, "b": {}}), &json!({"a": 1, "c": []})));
+        assert!(same(&json!({"a": 1, "b": null}), &json!({"a": 1, "c": []})));
+        assert!(!same(&json!({"a": {}}), &json!({})));
         assert!(!same(&json!({"a": 1}), &json!({"a": 2})));
         assert!(!same(&json!({"a": ""}), &json!({"a": "x"})));
     }

@@ -7,7 +7,7 @@ use std::{
 
 use apimachinery::{
     Schema,
-    schema::{ListType, PatchStrategy, Published, Type},
+    schema::{GoField, ListType, PatchStrategy, Published, Type},
 };
 use serde_json::Value;
 
@@ -115,8 +115,20 @@ impl<'t> Shapes<'t> {
                 || word.starts_with("schemaor")
                 || word == "any",
             atomic_map: word == "object",
+            go: self.reads_itself(word),
             ..Schema::default()
         }
+    }
+
+    /// The Go type behind a word whose values are of more than one JSON type, each with a shape of its own.
+    fn reads_itself(&mut self, word: &str) -> Option<Box<GoField>> {
+        let name = match word {
+            "schemaorlist" => "v1.JSONSchemaPropsOrArray",
+            "schemaorbool" => "v1.JSONSchemaPropsOrBool",
+            "schemaorstrings" => "v1.JSONSchemaPropsOrStringArray",
+            _ => return None,
+        };
+        Some(Box::new(GoField { kind: Some(self.name(name)), within: None }))
     }
 
     fn structure(&mut self, name: &'t str) -> Schema {
@@ -153,7 +165,7 @@ impl<'t> Shapes<'t> {
         let omit_empty =
             (field.always.is_none() || default.is_some()) && !field.pointer && !is_struct(field.kind);
         let key = format!(
-            "{} {:?} {default:?} {:?} {:?} {:?} {} {} {} {} {} {omit_empty}",
+            "{} {:?} {default:?} {:?} {:?} {:?} {} {} {} {} {} {} {} {omit_empty}",
             field.kind,
             field.always,
             field.default,
@@ -163,6 +175,8 @@ impl<'t> Shapes<'t> {
             field.atomic,
             field.granular,
             field.bare,
+            field.go,
+            field.within,
             field.patch
         );
         if let Some(made) = self.made.get(&key) {
@@ -210,6 +224,10 @@ impl<'t> Shapes<'t> {
         };
         let tells = published != Published::default();
         schema.published = tells.then(|| Box::new(published));
+        if !field.go.is_empty() || !field.within.is_empty() {
+            let mut name = |name: &str| (!name.is_empty()).then(|| self.name(name));
+            schema.go = Some(Box::new(GoField { kind: name(field.go), within: name(field.within) }));
+        }
         let made = if schema == *base { base } else { Arc::new(schema) };
         // What was cut because it is inside itself depends on the place and is not shared.
         if !self.open.contains(&field.kind.trim_start_matches(['[', ']', '{', '}'])) {

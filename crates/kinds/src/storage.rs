@@ -1,6 +1,6 @@
 //! `storage.k8s.io/v1`: StorageClass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use apimachinery::{FieldError, Object};
 use chrono::{DateTime, Utc};
@@ -34,7 +34,7 @@ fn check(checks: &mut Checks, object: &Value) {
         checks.one_of(&path("reclaimPolicy"), reclaim, &["Delete", "Retain"]);
     }
     let modes = ["Immediate", "WaitForFirstConsumer"];
-    checks.required_one_of(&path("volumeBindingMode"), text(object, "volumeBindingMode"), &modes);
+    checks.one_of(&path("volumeBindingMode"), text(object, "volumeBindingMode"), &modes);
     check_topologies(checks, list(object, "allowedTopologies"));
 }
 
@@ -61,8 +61,8 @@ pub fn check_parameters(checks: &mut Checks, object: &Value) -> bool {
 }
 
 fn check_topologies(checks: &mut Checks, terms: &[Value]) {
-    // Upstream compares each term with as many empty ones as there are terms, and with those before it.
-    let mut seen = BTreeMap::from([(BTreeSet::new(), terms.len())]);
+    // Upstream compares each term with empty ones too.
+    let mut seen = BTreeSet::from([BTreeSet::new()]);
     for (index, term) in terms.iter().enumerate() {
         let path = path("allowedTopologies").index(index).child("matchLabelExpressions");
         let (mut keys, mut pairs) = (BTreeSet::new(), BTreeSet::new());
@@ -85,14 +85,9 @@ fn check_topologies(checks: &mut Checks, terms: &[Value]) {
             }
             pairs.insert((key, known));
         }
-        let equal = seen.entry(pairs).or_default();
-        for _ in 0..*equal {
-            if checks.is_full() {
-                break;
-            }
+        if !seen.insert(pairs) {
             checks.duplicate(&path, "");
         }
-        *equal += 1;
     }
 }
 

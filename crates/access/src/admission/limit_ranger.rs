@@ -94,7 +94,9 @@ fn fill_in(pod: &mut Object, range: &Value) {
     }
     let mut said = Vec::new();
     for (list, words) in [("containers", "container"), ("initContainers", "init container")] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        // Indexing would make a `null` of what is absent.
+        let found = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+        for container in found.into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or_default().to_owned();
             for (field, word, amounts) in &defaults {
                 let set = fill(container, field, amounts);

@@ -189,7 +189,7 @@ fn updated(live: Option<&Value>, new: &Value, write: &Write<'_>) -> Option<Value
 fn tracked<'v>(live: &'v Value, new: &'v Value, mut managed: Managed<'v>, write: &Write<'v>) -> Managed<'v> {
     write.reconcile(&mut managed);
     let change = write.compare(live, new, write.schema);
-    if change.is_same() {
+    if change.is_same() || change.untold {
         managed.sweep();
         return managed;
     }

@@ -82,6 +82,8 @@ pub struct Comparison<'v> {
     pub modified: FieldSet<'v>,
     /// In the new state only.
     pub added: FieldSet<'v>,
+    /// A list in one of the states has items that nothing tells apart: who owns what is not known then.
+    pub untold: bool,
 }
 
 impl<'v> Comparison<'v> {
@@ -92,6 +94,7 @@ impl<'v> Comparison<'v> {
     }
 
     fn put(&mut self, element: Element<'v>, mark: Option<Mark>, below: Comparison<'v>) {
+        self.untold |= below.untold;
         if mark.is_none() && below.is_same() {
             return;
         }
@@ -103,7 +106,12 @@ impl<'v> Comparison<'v> {
     /// The same, each set taken through `keep`.
     #[must_use]
     pub(super) fn map(self, keep: impl Fn(FieldSet<'v>) -> FieldSet<'v>) -> Self {
-        Self { removed: keep(self.removed), modified: keep(self.modified), added: keep(self.added) }
+        Self {
+            removed: keep(self.removed),
+            modified: keep(self.modified),
+            added: keep(self.added),
+            untold: self.untold,
+        }
     }
 }
 
@@ -232,8 +240,11 @@ pub(super) fn side_by_side<'v>(
 }
 
 fn lists<'v>(old: &'v [Value], new: &'v [Value], of: ListOf<'v>, out: &mut Comparison<'v>) {
-    let mut before = runs(of, old).into_iter().peekable();
-    let mut after = runs(of, new).into_iter().peekable();
+    let (before, after) = (runs(of, old), runs(of, new));
+    let told = |runs: &[Run<'v>]| runs.iter().map(|run| 1 + run.more.len()).sum::<usize>();
+    out.untold |= told(&before) != old.len() || told(&after) != new.len();
+    let mut before = before.into_iter().peekable();
+    let mut after = after.into_iter().peekable();
     loop {
         let earlier = match (before.peek(), after.peek()) {
             (Some(a), Some(b)) => a.element.cmp(&b.element),

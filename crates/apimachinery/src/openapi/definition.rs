@@ -28,8 +28,10 @@ pub fn define(json: &Value, path: &FieldPath, status: bool) -> Result<Schema, Ve
     if json["nullable"] == true {
         errors.push(FieldError::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
     }
+    let formless = structural::unsupported(json, 0);
     let read = structural::from_json_schema_at(json, path);
     let structured = match &read {
+        _ if formless.is_some() => false,
         Ok(schema) => {
             let wrong = prescribed::check(schema, path);
             let fine = wrong.is_empty();
@@ -47,6 +49,9 @@ pub fn define(json: &Value, path: &FieldPath, status: bool) -> Result<Schema, Ve
     walk.settle_total(path);
     errors.append(&mut walk.errors);
     errors.append(&mut walk.cel);
+    if let Some(why) = formless.filter(|_| errors.is_empty()) {
+        errors.push(FieldError::invalid(path, "", why));
+    }
     match read {
         Ok(schema) if errors.is_empty() => Ok(schema),
         _ => Err(errors),
@@ -178,6 +183,15 @@ impl Walk {
                 self.node(child, &path.child(key).index(index), &nested, depth + 1);
             }
         }
+        for (name, child) in json["definitions"].as_object().into_iter().flatten() {
+            self.node(child, &path.child("definitions").key(name), &nested, depth + 1);
+        }
+        for (name, child) in json["dependencies"].as_object().into_iter().flatten() {
+            self.node(child, &path.child("dependencies").key(name), &nested, depth + 1);
+        }
+        for (index, child) in json["items"].as_array().into_iter().flatten().enumerate() {
+            self.node(child, &path.child("items").index(index), &nested, depth + 1);
+        }
         if json["items"].is_object() {
             let mut inside = around.part(json, around.schema.and_then(|s| s.items.as_ref()));
             if json["x-kubernetes-list-type"] != "map" && inside.uncorrelated.is_none() {
@@ -206,14 +220,16 @@ impl Walk {
             self.forbid(path, "default", words.trim_end());
         }
         for key in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
-            if present(&json[key]) {
+            // Of these it counts that they are there.
+            let there = matches!(key, "additionalItems" | "dependencies" | "$ref") && !json[key].is_null();
+            if there || present(&json[key]) {
                 self.forbid(path, key, &format!("{key} is not supported"));
             }
         }
         if kind == "null" {
             self.forbid(path, "type", "type cannot be set to null, use nullable as an alternative");
         }
-        if json["items"].is_array() {
+        if json["items"].as_array().is_some_and(|items| !items.is_empty()) {
             self.forbid(path, "items", "items must be a schema object and not an array");
         }
         if around.in_metadata && json["x-kubernetes-embedded-resource"] == true {
@@ -239,7 +255,8 @@ impl Walk {
         for (name, child) in properties.into_iter().flatten() {
             let schema = around.schema.and_then(|s| s.properties.get(name.as_str()));
             let mut inside = around.part(json, schema);
-            if json["x-kubernetes-map-type"] == "atomic" && inside.uncorrelated.is_none() {
+            let granular = matches!(json["x-kubernetes-map-type"].as_str(), None | Some("granular"));
+            if !granular && inside.uncorrelated.is_none() {
                 inside.uncorrelated = Some(path.clone());
             }
             let whole = around.root || json["x-kubernetes-embedded-resource"] == true;

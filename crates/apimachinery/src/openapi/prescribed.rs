@@ -11,6 +11,14 @@ use crate::{
 /// What is wrong with the defaults of a schema. Those in metadata are forbidden elsewhere.
 pub(super) fn check(schema: &Schema, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    // A default of the root is a whole object.
+    if let Some(default) = &schema.default {
+        for name in ["apiVersion", "kind"] {
+            if default.get(name).is_none_or(|v| v.is_null() || v == "") {
+                errors.push(FieldError::required(&path.child("default").child(name), ""));
+            }
+        }
+    }
     node(schema, path, true, &mut errors);
     errors
 }

@@ -49,6 +49,44 @@ pub fn from_json_schema_at(json: &Value, path: &FieldPath) -> Result<Schema, Vec
     }
 }
 
+/// The first thing in a schema that has no structural form. Such a schema is judged by its keywords alone.
+///
+/// Source: `validateUnsupportedFields` in `k8s.io/apiextensions-apiserver/pkg/apiserver/schema/convert.go`.
+pub(super) fn unsupported(json: &Value, depth: usize) -> Option<&'static str> {
+    if !json.is_object() || depth > MAX_DEPTH {
+        return None;
+    }
+    let filled = |key: &str| match &json[key] {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(map) => !map.is_empty() || key == "additionalItems",
+        _ => true,
+    };
+    for (key, words) in [
+        ("id", "OpenAPIV3Schema 'id' is not supported"),
+        ("$schema", "OpenAPIV3Schema 'schema' is not supported"),
+        ("$ref", "OpenAPIV3Schema '$ref' is not supported"),
+        ("patternProperties", "OpenAPIV3Schema 'patternProperties' is not supported"),
+        ("dependencies", "OpenAPIV3Schema 'dependencies' is not supported"),
+        ("additionalItems", "OpenAPIV3Schema 'additionalItems' is not supported"),
+        ("definitions", "OpenAPIV3Schema 'definitions' is not supported"),
+    ] {
+        if filled(key) {
+            return Some(words);
+        }
+    }
+    if json["x-kubernetes-preserve-unknown-fields"] == false {
+        return Some("internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined");
+    }
+    if json["items"].as_array().is_some_and(|items| !items.is_empty()) {
+        return Some("OpenAPIV3Schema 'items' must be a schema, but is an array");
+    }
+    let lists = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|key| json[key].as_array()).flatten();
+    let parts = ["not", "items", "additionalProperties"].into_iter().map(|key| &json[key]);
+    let properties = json["properties"].as_object().into_iter().flatten().map(|(_, child)| child);
+    lists.chain(parts).chain(properties).find_map(|child| unsupported(child, depth + 1))
+}
+
 struct Reader {
     errors: Vec<FieldError>,
 }
@@ -110,7 +148,11 @@ impl Reader {
             description: json["description"].as_str().map(Arc::from),
             ..Schema::default()
         };
-        self.own_type(json, &schema, path, place);
+        // Below `allOf` and the like a node declares nothing, and what it may not say was told.
+        let nested = place == Place::Nested;
+        if !nested {
+            self.own_type(json, &schema, path, place);
+        }
         for (name, child) in json["properties"].as_object().into_iter().flatten() {
             let below = path.child("properties").key(name);
             let place = if place == Place::Nested { place } else { Place::Field };
@@ -119,6 +161,7 @@ impl Reader {
         }
         match &json["additionalProperties"] {
             Value::Bool(true) => schema.additional = Some(Arc::new(Schema::any())),
+            _ if nested => {}
             child @ Value::Object(_) => {
                 if place == Place::Root {
                     self.forbid(path, "additionalProperties", "must not be used at the root");
@@ -128,7 +171,7 @@ impl Reader {
             }
             _ => {}
         }
-        if schema.embedded_resource && !json["additionalProperties"].is_null() {
+        if !nested && schema.embedded_resource && !json["additionalProperties"].is_null() {
             let words = "must not be used if x-kubernetes-embedded-resource is set";
             self.forbid(path, "additionalProperties", words);
         }
@@ -138,7 +181,7 @@ impl Reader {
         } else if schema.kind == Some(Type::Array) && place != Place::Nested {
             self.errors.push(FieldError::required(&path.child("items"), "must be specified"));
         }
-        if place == Place::Root || schema.embedded_resource {
+        if place == Place::Root || !nested && schema.embedded_resource {
             self.whole(json, path, place);
         }
         let rules = self.rules(json, path, depth);
@@ -165,6 +208,7 @@ impl Reader {
                 Place::Root => "must not be empty at the root",
                 Place::Item => "must not be empty for specified array items",
                 Place::Field => "must not be empty for specified object fields",
+                // Not asked of those.
                 Place::Nested => return,
             };
             self.errors.push(FieldError::required(&at, words));
@@ -237,7 +281,10 @@ impl Reader {
             ("x-kubernetes-validations", "must be empty to be structural"),
         ] {
             let set = match &json[key] {
-                Value::Null | Value::Bool(false) => false,
+                Value::Null => false,
+                // Of these it counts that they are there.
+                _ if matches!(key, "default" | "x-kubernetes-list-type" | "x-kubernetes-map-type") => true,
+                Value::Bool(false) => false,
                 Value::String(text) => !text.is_empty(),
                 Value::Array(list) => !list.is_empty(),
                 _ => true,

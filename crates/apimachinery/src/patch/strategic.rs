@@ -65,8 +65,23 @@ impl Wrong {
         Self::Other(format!("map: {} does not contain declared merge key: {key}", go_print(item)))
     }
 
-    fn kinds(wanted: &str, found: &Value) -> Self {
+    /// A value that is no list: told by its type.
+    fn no_list(found: &Value) -> Self {
         let found = match found {
+            Value::Array(_) => "[]interface {}",
+            Value::Object(_) => "map[string]interface {}",
+            other => Self::kind(other),
+        };
+        Self::Other(format!("expected a []interface {{}}, but received a {found}"))
+    }
+
+    /// An item that is no object: told by its kind.
+    fn no_map(found: &Value) -> Self {
+        Self::Other(format!("expected a map, but received a {}", Self::kind(found)))
+    }
+
+    fn kind(value: &Value) -> &'static str {
+        match value {
             Value::Null => "nil",
             Value::Bool(_) => "bool",
             Value::Number(n) if n.is_f64() => "float64",
@@ -74,8 +89,7 @@ impl Wrong {
             Value::String(_) => "string",
             Value::Array(_) => "slice",
             Value::Object(_) => "map",
-        };
-        Self::Other(format!("expected a {wanted}, but received a {found}"))
+        }
     }
 }
 
@@ -129,7 +143,7 @@ fn merge_object(mut doc: Object, mut patch: Object, schema: Option<&Schema>) -> 
     for (key, change) in patch {
         if let Some(rest) = key.strip_prefix(DELETE) {
             let name = rest.strip_prefix('/').ok_or(Wrong::Format("primitive list"))?;
-            delete_scalars(&mut doc, name, change)?;
+            delete_scalars(&mut doc, name, change, field(schema, name))?;
             continue;
         }
         if change.is_null() {
@@ -158,16 +172,15 @@ fn merge_object(mut doc: Object, mut patch: Object, schema: Option<&Schema>) -> 
     Ok(doc)
 }
 
-/// A value that meets nothing to merge with: without nulls and directives. `None`: it deletes itself.
+/// A value that meets nothing to merge with: without nulls and what has `$patch`. Other directives stay, as fields that
+/// no kind has. `None`: it deletes itself.
 fn fresh(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) => {
             if map.contains_key(PATCH) {
                 return None;
             }
-            let fields = map.into_iter().filter(|(k, v)| {
-                !v.is_null() && !k.starts_with(ORDER) && !k.starts_with(DELETE) && k != RETAIN
-            });
+            let fields = map.into_iter().filter(|(_, v)| !v.is_null());
             Some(Value::Object(fields.filter_map(|(k, v)| Some((k, fresh(v)?))).collect()))
         }
         Value::Array(list) => Some(Value::Array(list.into_iter().filter_map(fresh).collect())),
@@ -190,18 +203,31 @@ fn retain_keys(doc: &mut Object, patch: &mut Object) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// `$deleteFromPrimitiveList/FIELD`
-fn delete_scalars(doc: &mut Object, name: &str, doomed: Value) -> Result<(), Wrong> {
-    let doomed = match doomed {
-        Value::Array(list) => list,
-        Value::Null => return Ok(()),
-        other => return Err(Wrong::kinds("slice", &other)),
-    };
-    if let Some(Value::Array(list)) = doc.get_mut(name) {
-        element_kind(list.iter().chain(&doomed))?;
-        let doomed: HashSet<String> = doomed.iter().map(Value::to_string).collect();
-        list.retain(|item| !doomed.contains(&item.to_string()));
+/// `$deleteFromPrimitiveList/FIELD`: as upstream, a patch of the field if the list holds no scalars or is none. What is of
+/// another type than the field is not looked at.
+fn delete_scalars(doc: &mut Object, name: &str, doomed: Value, schema: Option<&Schema>) -> Result<(), Wrong> {
+    if doomed.is_null() {
+        doc.remove(name);
+        return Ok(());
     }
+    let Some(before) = doc.remove(name) else { return Ok(()) };
+    let after = match (before, doomed) {
+        (Value::Array(mut list), Value::Array(doomed)) => {
+            let both_empty = list.is_empty() && doomed.is_empty();
+            if !both_empty && element_kind(list.iter().chain(&doomed))? {
+                merge_list(list, doomed, schema)?.into()
+            } else {
+                let doomed: HashSet<String> = doomed.iter().map(Value::to_string).collect();
+                list.retain(|item| !doomed.contains(&item.to_string()));
+                list.into()
+            }
+        }
+        (Value::Object(_), Value::Object(change)) if strategy(schema).replace => change.into(),
+        (Value::Object(before), Value::Object(change)) => merge_object(before, change, schema)?.into(),
+        (before, change) if Wrong::kind(&before) == Wrong::kind(&change) => change,
+        (before, _) => before,
+    };
+    doc.insert(name.to_owned(), after);
     Ok(())
 }
 
@@ -210,7 +236,7 @@ fn set_orders(doc: &mut Object, patch: &mut Object, schema: Option<&Schema>) -> 
     let directives: Vec<String> = patch.keys().filter(|k| k.starts_with(ORDER)).cloned().collect();
     for directive in directives {
         let Some(order) = patch.remove(&directive) else { continue };
-        let Value::Array(order) = order else { return Err(Wrong::kinds("slice", &order)) };
+        let Value::Array(order) = order else { return Err(Wrong::no_list(&order)) };
         let name = directive
             .strip_prefix(ORDER)
             .and_then(|rest| rest.strip_prefix('/'))
@@ -218,7 +244,7 @@ fn set_orders(doc: &mut Object, patch: &mut Object, schema: Option<&Schema>) -> 
         let take = |value: Option<Value>| match value {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
-            Some(other) => Err(Wrong::kinds("slice", &other)),
+            Some(other) => Err(Wrong::no_list(&other)),
         };
         let before = take(doc.get(name).cloned())?;
         // A null in the patch deletes the field: leave it to the merge.
@@ -278,7 +304,7 @@ fn identity<'a>(item: &'a Value, key: &str) -> Result<&'a Value, Wrong> {
     if key.is_empty() {
         return Ok(item);
     }
-    let map = item.as_object().ok_or_else(|| Wrong::kinds("map", item))?;
+    let map = item.as_object().ok_or_else(|| Wrong::no_map(item))?;
     map.get(key).ok_or_else(|| Wrong::no_key(item, key))
 }
 
@@ -330,11 +356,10 @@ fn merge_list(before: Vec<Value>, change: Vec<Value>, schema: Option<&Schema>) -
                 };
                 merged[at] = Value::Object(merge_object(doc, patch, items)?);
             }
+            // Nulls in it stay: the typed object drops them.
             (_, item) => {
-                if let Some(item) = fresh(item) {
-                    places.add(&item, key, merged.len());
-                    merged.push(item);
-                }
+                places.add(&item, key, merged.len());
+                merged.push(item);
             }
         }
     }
@@ -494,9 +519,18 @@ mod tests {
     fn lists_with_a_merge_key_are_merged_by_it() {
         let doc = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b"}]});
         let patch = json!({"containers": [{"name": "b", "image": "2"}, {"name": "c", "x": null}]});
-        let merged =
-            json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"}]});
+        let merged = json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "x": null}]});
         assert_eq!(apply(doc, patch), Ok(merged));
+    }
+
+    #[test]
+    fn an_item_whose_key_is_null_is_another_item() {
+        let doc = json!({"containers": [{"name": "a"}]});
+        let patch = json!({"containers": [{"name": null, "image": "x"}]});
+        assert_eq!(
+            apply(doc, patch),
+            Ok(json!({"containers": [{"name": null, "image": "x"}, {"name": "a"}]}))
+        );
     }
 
     #[test]
@@ -525,6 +559,27 @@ mod tests {
             apply(doc, json!({"$deleteFromPrimitiveList/finalizers": ["b"]})),
             Ok(json!({"finalizers": ["a", "c"]}))
         );
+    }
+
+    #[test]
+    fn a_deletion_of_scalars_that_is_no_list_or_meets_none_changes_nothing() {
+        let doc = json!({"finalizers": ["a"], "o": {"x": 1}});
+        for patch in [
+            json!({"$deleteFromPrimitiveList/finalizers": "a"}),
+            json!({"$deleteFromPrimitiveList/other": ["a"]}),
+            json!({"$deleteFromPrimitiveList/o": ["x"]}),
+        ] {
+            assert_eq!(apply(doc.clone(), patch), Ok(doc.clone()));
+        }
+    }
+
+    #[test]
+    fn directives_that_meet_nothing_stay_as_fields_that_no_kind_has() {
+        let patch = json!({"o": {"$retainKeys": [], "x": null}, "p": {"$patch": "replace"}});
+        assert_eq!(apply(json!({}), patch), Ok(json!({"o": {"$retainKeys": []}})));
+        let patch = json!({"$setElementOrder/o": "x"});
+        let words = "expected a []interface {}, but received a string";
+        assert_eq!(apply(json!({}), patch), Err((500, words.to_owned())));
     }
 
     #[test]

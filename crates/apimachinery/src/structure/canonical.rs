@@ -1,7 +1,7 @@
 //! The one way in which upstream writes a value: what is empty is absent or always there, nulls are gone, quantities
 //! and times are in their canonical form.
 
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use crate::{
     quantity,
@@ -191,16 +191,19 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     }
 }
 
-/// `1.0` is stored and read back as `1`: Go prints it so.
+/// `1.0` is stored and read back as `1`: Go prints it so. `None`: the number has a fraction, or is printed so already.
 #[allow(clippy::cast_possible_truncation)]
-fn whole_numbers(value: &mut Value) {
+pub(super) fn whole_number(number: &Number) -> Option<Value> {
+    let float = number.as_f64().filter(|_| number.is_f64())?;
+    (float.fract() == 0.0 && float.abs() < 9e15).then(|| json!(float as i64))
+}
+
+/// The same for all numbers in a value.
+pub fn whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
-            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
-                && float.fract() == 0.0
-                && float.abs() < 9e15
-            {
-                *value = json!(float as i64);
+            if let Some(whole) = whole_number(number) {
+                *value = whole;
             }
         }
         Value::Array(list) => list.iter_mut().for_each(whole_numbers),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::schema::Type;
+use crate::schema::{GoField, Type};
 
 fn leaf(kind: Type, format: &str) -> Arc<Schema> {
     let format = (!format.is_empty()).then(|| Arc::from(format));
@@ -79,9 +79,72 @@ fn a_wrong_type_is_told_as_go_tells_it() {
     assert_eq!(text(json!([])), "json: cannot unmarshal array into Go value of type v1.Pod");
     assert_eq!(
         text(json!({"metadata": {"creationTimestamp": 1}})),
-        "json: cannot unmarshal number into Go value of type string"
+        "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string"
     );
     assert_eq!(check(&json!({"spec": null, "metadata": {"name": "x"}}), &pod()), Ok(()));
+}
+
+#[test]
+fn errors_have_gos_names_of_types_and_of_embedded_structs() {
+    let named = |kind: Option<&str>, within: Option<&str>, base: Arc<Schema>| {
+        let go = GoField { kind: kind.map(Arc::from), within: within.map(Arc::from) };
+        Arc::new(Schema { go: Some(Box::new(go)), ..(*base).clone() })
+    };
+    let string = leaf(Type::String, "");
+    let policies = named(Some("[]v1.Policy"), Some("Inner.Source"), list(string.clone()));
+    let schema =
+        object("x.v1.Thing", vec![("policies", policies), ("uid", named(Some("types.UID"), None, string))]);
+    let text = |value: Value| fit(&mut value.clone(), &schema).expect_err("must be refused");
+    assert_eq!(
+        text(json!({"uid": 1})),
+        "json: cannot unmarshal number into Go struct field Thing.uid of type types.UID"
+    );
+    assert_eq!(
+        text(json!({"policies": {}})),
+        "json: cannot unmarshal object into Go struct field Thing.Inner.Source.policies of type []v1.Policy"
+    );
+    assert_eq!(
+        text(json!({"policies": [true]})),
+        "json: cannot unmarshal bool into Go struct field Thing.Inner.Source.policies of type v1.Policy"
+    );
+}
+
+#[test]
+fn a_type_inside_itself_is_read_to_any_depth() {
+    const NAME: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let cut = |kind| {
+        Arc::new(Schema {
+            name: Some(NAME.into()),
+            kind: Some(kind),
+            preserve_unknown: true,
+            ..Schema::default()
+        })
+    };
+    let choice = |name: &str| {
+        let go = GoField { kind: Some(name.into()), within: None };
+        Arc::new(Schema { go: Some(Box::new(go)), preserve_unknown: true, ..Schema::default() })
+    };
+    let flag = Arc::new(Schema { omit_empty: true, ..(*leaf(Type::Boolean, "")).clone() });
+    let schema = object(
+        NAME,
+        vec![
+            ("nullable", flag),
+            ("minimum", leaf(Type::Number, "")),
+            ("not", cut(Type::Object)),
+            ("properties", map(cut(Type::Object))),
+            ("items", choice("v1.JSONSchemaPropsOrArray")),
+            ("additionalProperties", choice("v1.JSONSchemaPropsOrBool")),
+        ],
+    );
+    let mut deep = json!({"properties": {"a": {"not": {"nullable": false, "minimum": 1.0, "x": 1, "items": {"y": 1, "nullable": true}}}}});
+    assert_eq!(fit(&mut deep, &schema), Ok(vec![r#"unknown field "properties.a.not.x""#.to_owned()]));
+    assert_eq!(deep, json!({"properties": {"a": {"not": {"minimum": 1, "items": {"nullable": true}}}}}));
+    let text = |value: Value| fit(&mut value.clone(), &schema).expect_err("must be refused");
+    assert_eq!(text(json!({"not": {"additionalProperties": 1}})), "boolean or JSON schema expected");
+    assert_eq!(
+        text(json!({"not": {"items": {"not": {"nullable": 1}}}})),
+        "json: cannot unmarshal number into Go struct field JSONSchemaProps.not.items.not.nullable of type bool"
+    );
 }
 
 #[test]

@@ -14,29 +14,55 @@ pub fn check(value: &Value, schema: &Schema) -> Result<(), String> {
     walk(value, schema, &Place::default())
 }
 
-/// Where a value is: its path and the name of the struct that has the field.
+/// Where a value is: its path, the struct that has the field, and the field's Go type where it has a name of its own.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Place<'a> {
     path: Option<&'a Path<'a>>,
     owner: Option<&'a Schema>,
+    go: Option<&'a str>,
+    /// What is below keeps the owner.
+    pinned: bool,
 }
 
 /// The step to a field, which has to outlive its [`Place`].
 pub(super) struct Step<'a> {
     path: Path<'a>,
     owner: &'a Schema,
+    go: Option<&'a str>,
+    pinned: bool,
 }
 
 impl<'a> Place<'a> {
     /// The step to a field of a struct that is here.
     pub(super) fn field(&self, owner: &'a Schema, name: &'a str) -> Step<'a> {
-        Step { path: Path { parent: self.path, at: At::Field(name) }, owner }
+        let go = owner.properties.get(name).and_then(|property| property.go.as_deref());
+        let at = match go.and_then(|go| go.within.as_deref()) {
+            Some(within) => At::Embedded(within, name),
+            None => At::Field(name),
+        };
+        let owner = self.owner.filter(|_| self.pinned).unwrap_or(owner);
+        let go = go.and_then(|go| go.kind.as_deref());
+        Step { path: Path { parent: self.path, at }, owner, go, pinned: self.pinned }
+    }
+
+    /// The same for a value that is decoded apart: fields in it are told as fields of the owner here.
+    pub(super) fn pinned(&self) -> Self {
+        Self { go: None, pinned: true, ..*self }
+    }
+
+    /// An item of the list, or a value of the map, that is here.
+    pub(super) fn element(&self) -> Self {
+        let element = |go: &'a str| {
+            go.strip_prefix("[]")
+                .or_else(|| go.strip_prefix("map[").and_then(|rest| Some(rest.split_once(']')?.1)))
+        };
+        Self { go: self.go.and_then(element), ..*self }
     }
 }
 
 impl Step<'_> {
     pub(super) fn place(&self) -> Place<'_> {
-        Place { path: Some(&self.path), owner: Some(self.owner) }
+        Place { path: Some(&self.path), owner: Some(self.owner), go: self.go, pinned: self.pinned }
     }
 }
 
@@ -88,16 +114,32 @@ pub fn json_type(value: &Value) -> &'static str {
 fn fields(path: Option<&Path<'_>>, out: &mut String) {
     let Some(path) = path else { return };
     fields(path.parent, out);
-    if let At::Field(name) = path.at {
+    let mut step = |name: &str| {
         if !out.is_empty() {
             out.push('.');
         }
         out.push_str(name);
+    };
+    match path.at {
+        At::Field(name) => step(name),
+        At::Embedded(within, name) => {
+            step(within);
+            step(name);
+        }
+        At::Index(_) => {}
     }
 }
 
 fn mismatch(what: &str, schema: &Schema, place: &Place<'_>) -> String {
-    let kind = go_type(schema);
+    let kind = match place.go {
+        Some(name) => name.to_owned(),
+        None => go_type(schema),
+    };
+    told(what, &kind, place)
+}
+
+/// The words about a value that is no `kind`.
+fn told(what: &str, kind: &str, place: &Place<'_>) -> String {
     let Some(owner) = place.owner else {
         return format!("json: cannot unmarshal {what} into Go value of type {kind}");
     };
@@ -117,14 +159,14 @@ fn walk(value: &Value, schema: &Schema, place: &Place<'_>) -> Result<(), String>
                 if let Some(property) = schema.properties.get(name.as_str()) {
                     walk(child, property, &place.field(schema, name).place())?;
                 } else if let Some(values) = &schema.additional {
-                    walk(child, values, place)?;
+                    walk(child, values, &place.element())?;
                 }
             }
             Ok(())
         }
         Value::Array(list) => {
             let Some(items) = &schema.items else { return Ok(()) };
-            list.iter().try_for_each(|item| walk(item, items, place))
+            list.iter().try_for_each(|item| walk(item, items, &place.element()))
         }
         _ => Ok(()),
     }
@@ -141,17 +183,15 @@ pub(super) fn check_node(value: &Value, schema: &Schema, place: &Place<'_>) -> R
         return match value {
             Value::String(_) => Ok(false),
             Value::Number(_) if whole => Ok(false),
-            Value::Number(number) => {
-                Err(format!("json: cannot unmarshal number {number} into Go value of type int32"))
-            }
-            other => Err(format!("json: cannot unmarshal {} into Go value of type int32", json_type(other))),
+            Value::Number(number) => Err(told(&format!("number {number}"), "int32", place)),
+            other => Err(told(json_type(other), "int32", place)),
         };
     }
     match format {
         // Read by `canonicalize`, which words its own errors.
         Some("quantity") => return Ok(false),
         Some("date-time" | "micro-time") if !value.is_string() => {
-            return Err(format!("json: cannot unmarshal {} into Go value of type string", json_type(value)));
+            return Err(told(json_type(value), "string", place));
         }
         _ => {}
     }

@@ -34,11 +34,16 @@ fn pattern(text: &str) -> Option<Regex> {
     compiled
 }
 
+/// Whole numbers beyond this are no integers, as they are none in JavaScript.
+const SAFE: f64 = 9_007_199_254_740_991.0;
+
 fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_f64() && n.as_f64().is_some_and(|f| f.fract() != 0.0) => "number",
+        Value::Number(n) if n.is_f64() && n.as_f64().is_some_and(|f| f.fract() != 0.0 || f.abs() > SAFE) => {
+            "number"
+        }
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -75,6 +80,11 @@ pub(super) fn walk(
         return;
     }
     let fits = fits(value, schema, path, errors);
+    if !fits && too_large(value, schema) {
+        let words = format!("Checked value must be of type integer (default format) in {}", print(path, ""));
+        errors.push(FieldError::invalid(&FieldPath::root(), "", words));
+        return;
+    }
     // A value of another type is still asked whether it is one of those that are listed, and so on; null is not.
     if let Some(rules) = schema.rules.as_ref().filter(|_| fits || !value.is_null()) {
         check(value, rules, path, errors);
@@ -105,6 +115,14 @@ pub(super) fn walk(
         }
         _ => {}
     }
+}
+
+/// A number that does not fit the integer that its limits are compared as.
+fn too_large(value: &Value, schema: &Schema) -> bool {
+    let limited =
+        schema.rules.as_ref().is_some_and(|rules| rules.maximum.is_some() || rules.minimum.is_some());
+    let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() > SAFE);
+    limited && schema.kind == Some(Type::Integer) && number.is_some()
 }
 
 /// Type and format.

@@ -34,6 +34,8 @@ pub(crate) async fn bind(
     write.mutate(inner, call, &mut binding, None).await?;
     let name = meta::name(&binding).to_owned();
     if call.info.name.is_empty() {
+        // Made in a collection, it is a new object, to which nobody gives a uid.
+        binding["metadata"]["uid"] = Value::Null;
         call.info.name.clone_from(&name);
     } else if !name.is_empty() && name != call.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
@@ -66,10 +68,7 @@ pub(crate) async fn bind(
     update::change_asking(inner, call, pods, &options, Asked::Nothing, |old, _| {
         let (uid, revision) = (meta::uid(&binding), meta::resource_version(&binding));
         if !uid.is_empty() && uid != meta::uid(old) {
-            return Err(conflict(&format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                meta::uid(old)
-            )));
+            return Err(update::other_uid(&pods.resource, meta::namespace(old), &pod, uid, meta::uid(old)));
         }
         if meta::deletion_timestamp(old).is_some() {
             return Err(conflict(&format!("pod {pod} is being deleted, cannot be assigned to a host")));

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use access::{Attributes, Decision, UserInfo};
-use apimachinery::{ApiError, FieldError, FieldPath, Object, meta, time};
+use apimachinery::{ApiError, FieldError, FieldPath, Object, time};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use crate::{
     Response,
     catalogue::Served,
-    negotiate,
+    fields, negotiate,
     negotiate::Offer,
     options, respond,
     server::{Call, Inner},
     shape,
+    verbs::create,
 };
 
 /// Whether a resource is one of these questions.
@@ -46,19 +47,25 @@ pub(crate) async fn review(
     let options = options::Write::parse(&call.query, "CreateOptions", false)?;
     let encoding = negotiate::body(&call.headers)?;
     let mut object = shape::body(served, body, encoding, options.validation, call)?;
+    let plural = &*served.resource.plural;
+    if plural.ends_with("accessreviews") {
+        create::place(&mut object, &served.resource, &call.info.namespace)?;
+        fields::Tracker::new(call, served, &options).update(None, &mut object);
+        check_access(plural, &object)?;
+    }
     let status = match &*served.resource.plural {
         "tokenreviews" => token(inner, call, &object).await?,
         "selfsubjectreviews" => {
             object["metadata"]["creationTimestamp"] = time::format_time(call.now).into();
             json!({"userInfo": user_json(&call.user)})
         }
-        "selfsubjectaccessreviews" => access(inner, call.user.clone(), served, &object)?,
+        "selfsubjectaccessreviews" => access(inner, call.user.clone(), &object),
         "selfsubjectrulesreviews" => {
-            let found = rules(inner, call, &object)?;
-            // Nothing of the question is said again.
-            object["metadata"] = json!({});
+            let status = rules(inner, call, &object)?;
+            // The answer does not say what was asked.
             object["spec"] = json!({});
-            found
+            object["metadata"] = json!({});
+            status
         }
         plural => {
             if plural == "localsubjectaccessreviews" {
@@ -69,8 +76,7 @@ pub(crate) async fn review(
                     )));
                 }
             }
-            let user = subject(served, &object)?;
-            access(inner, Arc::new(user), served, &object)?
+            access(inner, Arc::new(subject(&object)), &object)
         }
     };
     object["status"] = status;
@@ -95,37 +101,62 @@ fn user_json(user: &UserInfo) -> Value {
     json
 }
 
-fn subject(served: &Served, object: &Object) -> Result<UserInfo, ApiError> {
+/// What is wrong with a question about access.
+///
+/// Source: `k8s.io/kubernetes/pkg/apis/authorization/validation`.
+fn check_access(plural: &str, object: &Object) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    let spec = &object["spec"];
+    let (resource, url) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let path = FieldPath::root().child("spec");
+    let own = plural == "selfsubjectaccessreviews";
+    if !resource.is_null() && !url.is_null() {
+        let why = "cannot be specified in combination with resourceAttributes";
+        errors.push(FieldError::invalid(&path.child("nonResourceAttributes"), url.clone(), why));
+    }
+    if resource.is_null() && url.is_null() {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        let at = if own { path.child("resourceAttributes") } else { path.clone() };
+        errors.push(FieldError::invalid(&at, Value::Null, why));
+    }
+    let nobody = |field: &str| match &spec[field] {
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => true,
+    };
+    if !own && nobody("user") && nobody("groups") {
+        let why = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid(&path.child("user"), "", why));
+    }
+    let of_server = ["managedFields", if plural == "localsubjectaccessreviews" { "namespace" } else { "" }];
+    let metadata = object["metadata"].as_object().into_iter().flatten();
+    if metadata.filter(|(_, value)| !value.is_null()).any(|(name, _)| !of_server.contains(&name.as_str())) {
+        let at = FieldPath::root().child("metadata");
+        let what = if own || plural == "subjectaccessreviews" {
+            "must be empty"
+        } else {
+            "must be empty except for namespace"
+        };
+        errors.push(FieldError::invalid(&at, object["metadata"].clone(), what));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    // Upstream names the group only.
+    Err(ApiError::invalid("authorization.k8s.io", "", "", &errors))
+}
+
+fn subject(object: &Object) -> UserInfo {
     let spec = &object["spec"];
     let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
     let extra: BTreeMap<String, Vec<String>> =
         spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), strings(v))).collect();
-    let user = UserInfo { name: text("user"), uid: text("uid"), groups: strings(&spec["groups"]), extra };
-    if user.name.is_empty() && user.groups.is_empty() {
-        let path = FieldPath::root().child("spec").child("user");
-        let error = FieldError::invalid(&path, "", "at least one of user or group must be specified");
-        return Err(served.invalid(meta::name(object), &[error]));
-    }
-    Ok(user)
+    UserInfo { name: text("user"), uid: text("uid"), groups: strings(&spec["groups"]), extra }
 }
 
-fn access(inner: &Inner, user: Arc<UserInfo>, served: &Served, object: &Object) -> Result<Value, ApiError> {
+fn access(inner: &Inner, user: Arc<UserInfo>, object: &Object) -> Value {
     let spec = &object["spec"];
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    let at = FieldPath::root().child("spec").child("resourceAttributes");
-    if resource.is_null() == path.is_null() {
-        let why = if resource.is_null() {
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        } else {
-            "cannot be specified in combination with resourceAttributes"
-        };
-        let at = if resource.is_null() {
-            at
-        } else {
-            FieldPath::root().child("spec").child("nonResourceAttributes")
-        };
-        return Err(served.invalid(meta::name(object), &[FieldError::invalid(&at, Value::Null, why)]));
-    }
     let of = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let attributes = if path.is_null() {
         Attributes {
@@ -153,7 +184,7 @@ fn access(inner: &Inner, user: Arc<UserInfo>, served: &Served, object: &Object) 
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
-    Ok(status)
+    status
 }
 
 /// What RBAC allows the caller in a namespace.
@@ -168,10 +199,13 @@ fn rules(inner: &Inner, call: &Call, object: &Object) -> Result<Value, ApiError>
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
     for rule in rbac.rules_of(&call.user, namespace) {
         if rule.urls.is_empty() {
-            let mut told =
-                json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
-            if !rule.names.is_empty() {
-                told["resourceNames"] = json!(rule.names);
+            let mut told = json!({"verbs": rule.verbs});
+            for (field, list) in
+                [("apiGroups", rule.groups), ("resources", rule.resources), ("resourceNames", rule.names)]
+            {
+                if !list.is_empty() {
+                    told[field] = list.into();
+                }
             }
             resources.push(told);
         } else {

@@ -143,6 +143,13 @@ pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldEr
     let Some(paths) = resource.subresource("scale").and_then(|s| s.scale.as_ref()) else { return Vec::new() };
     let check = |path: &str| {
         let full = format!(".{}", path.trim_start_matches('.'));
+        if let Some(odd) = no_map_on_the_way(object, path) {
+            let (shown, kind) = (go::print(odd), go_kind(odd)?);
+            let why = format!(
+                "{full} accessor error: {shown} is of the type {kind}, expected map[string]interface{{}}"
+            );
+            return Some(FieldError::invalid(&FieldPath::from(&*full), 0, why));
+        }
         let value = at(object, path)?;
         let (number, why) = match value.as_i64() {
             Some(number) if number < 0 => (number, "should be a non-negative integer".to_owned()),
@@ -151,14 +158,7 @@ pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldEr
             }
             Some(_) => return None,
             None => {
-                let kind = match value {
-                    Value::String(_) => "string",
-                    Value::Bool(_) => "bool",
-                    Value::Number(_) => "float64",
-                    Value::Array(_) => "[]interface {}",
-                    Value::Object(_) => "map[string]interface {}",
-                    Value::Null => return None,
-                };
+                let kind = go_kind(value)?;
                 let shown = go::print(value);
                 (0, format!("{full} accessor error: {shown} is of the type {kind}, expected int64"))
             }
@@ -166,6 +166,31 @@ pub(crate) fn custom_errors(resource: &Resource, object: &Object) -> Vec<FieldEr
         Some(FieldError::invalid(&FieldPath::from(&*full), number, why))
     };
     [&paths.spec_replicas, &paths.status_replicas].into_iter().filter_map(|path| check(path)).collect()
+}
+
+/// What a path goes through that has no fields.
+fn no_map_on_the_way<'a>(object: &'a Object, path: &str) -> Option<&'a Value> {
+    let mut node = object;
+    for name in path.trim_start_matches('.').split('.') {
+        if !node.is_object() {
+            return Some(node);
+        }
+        node = node.get(name)?;
+    }
+    None
+}
+
+/// Go's name of the type that a value was decoded into; `None` for null.
+fn go_kind(value: &Value) -> Option<&'static str> {
+    Some(match value {
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+        Value::Null => return None,
+    })
 }
 
 /// An applied Scale as a configuration of the object itself: its number of replicas and nothing else.

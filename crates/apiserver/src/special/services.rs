@@ -128,18 +128,22 @@ impl Allocator {
             keep_addresses(object, old);
             keep_ports(object, old);
         }
+        // One address is the list of one.
+        let (one, list) = (&object["spec"]["clusterIP"], &object["spec"]["clusterIPs"]);
+        if one.as_str().is_some_and(|one| !one.is_empty()) && list.as_array().is_none_or(Vec::is_empty) {
+            object["spec"]["clusterIPs"] = json!([one]);
+        }
+        let odd = self.odd_addresses(object, old);
+        if !odd.is_empty() {
+            drop(state);
+            return Err(ApiError::invalid("", "Service", &name, &odd));
+        }
         let mut full = Ok(());
         if wants_address(&object["spec"]) {
             full = self.addresses(inner, object, &owner, &state, &mut lease, &mut errors);
         } else if text(&object["spec"], "clusterIP") == "None" {
             self.families(object);
             object["spec"]["clusterIPs"] = json!(["None"]);
-        } else if text(&object["spec"], "type") == "ExternalName"
-            && let Some(spec) = object["spec"].as_object_mut()
-        {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                spec.remove(field);
-            }
         }
         self.node_ports(object, &owner, &state, &mut lease, &mut errors);
         let failed = full.is_err() || !errors.is_empty();
@@ -158,6 +162,23 @@ impl Allocator {
         }
         lease.steps = addresses::steps(inner, old, Some(object))?;
         Ok(lease)
+    }
+
+    /// What is wrong with the addresses that a Service asks for, before any is given.
+    fn odd_addresses(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let errors = kinds::service_addresses(object, old);
+        let spec = &object["spec"];
+        if !errors.is_empty() || text(spec, "type") == "ExternalName" {
+            return errors;
+        }
+        let selectorless = text(spec, "clusterIP") == "None"
+            && spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
+        if text(spec, "ipFamilyPolicy") == "RequireDualStack" && self.cidrs.len() < 2 && !selectorless {
+            let path = FieldPath::root().child("spec").child("ipFamilyPolicy");
+            let why = "this cluster is not configured for dual-stack services";
+            return vec![FieldError::invalid(&path, "RequireDualStack", why)];
+        }
+        Vec::new()
     }
 
     fn refresh(&self, inner: &Inner, state: &mut State) {

@@ -157,8 +157,9 @@ fn bind(
             grant.node = Some(reference(&node));
         }
         (version, kind) => {
+            let core = if version.contains('/') { "" } else { "/" };
             return Err(ApiError::bad_request(format!(
-                "cannot bind token to object of type {version}, Kind={kind}"
+                "cannot bind token to object of type {core}{version}, Kind={kind}"
             )));
         }
     }

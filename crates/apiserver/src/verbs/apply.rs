@@ -78,16 +78,14 @@ pub(crate) fn configuration(
 /// Reads what applying `config` has led to as an object of the kind. Values that its types do not take are a 500 for
 /// built-in kinds, as they are upstream.
 fn decode(served: &Served, config: &Object, object: &mut Object) -> Result<(), ApiError> {
-    let Err(error) = shape::apply(&served.resource, object) else { return Ok(()) };
+    let Err(error) = shape::applied(&served.resource, object) else { return Ok(()) };
     let Some((_, why)) =
         error.message.split_once(" cannot be handled as a ").filter(|_| served.resource.builtin)
     else {
         return Err(error);
     };
     let why = why.split_once(": ").map_or(why, |(_, why)| why);
-    if why.starts_with("json: cannot unmarshal") {
-        return Err(error);
-    }
+    let Some(why) = converted(why) else { return Err(error) };
     let kind = format!("{}, Kind={}", place_of(&served.api_version), served.resource.kind);
     let (namespace, name) = (meta::namespace(config), meta::name(config));
     let message = format!(
@@ -95,6 +93,26 @@ fn decode(served: &Served, config: &Object, object: &mut Object) -> Result<(), A
          object to {kind}: {why}"
     );
     Err(ApiError::other(500, "", message))
+}
+
+/// What upstream, which has typed the fields before, says of a value that its field cannot hold; `None` for what it takes.
+fn converted(why: &str) -> Option<String> {
+    if why.starts_with("illegal base64 data") {
+        return Some(format!("error decoding from json: {why}"));
+    }
+    let Some(what) = why.strip_prefix("json: cannot unmarshal ") else { return Some(why.to_owned()) };
+    let kind = what.rsplit(' ').next().unwrap_or_default();
+    let number = what.strip_prefix("number ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    match kind {
+        "int32" | "int64" if number.contains(['.', 'e', 'E']) => {
+            Some(format!("cannot convert float64 to {kind}"))
+        }
+        "string" => {
+            let found = what.split(' ').next().unwrap_or_default();
+            Some(format!("json: cannot unmarshal {found} into Go value of type string"))
+        }
+        _ => None,
+    }
 }
 
 /// `apps/v1`, `/v1`
@@ -121,12 +139,16 @@ async fn make(
     }
     create::place(&mut object, resource, &call.info.namespace)?;
     let given = meta::name(&object);
-    if !given.is_empty() && given != name {
+    if given.is_empty() {
+        return Err(update::nameless(&name));
+    }
+    if given != name {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
     }
     decode(served, config, &mut object)?;
+    update::revision(&object)?;
     let attributes = access::Attributes { verb: "create".to_owned(), ..call.attributes() };
     inner.authorize(&attributes)?;
     create::insert(inner, call, served, object, options, &name).await

@@ -34,7 +34,7 @@ pub(crate) async fn create(
     let mut object = shape::body(served, body, encoding, options.validation, call)?;
     // Nobody owns what the server alone may set.
     wipe(&mut object);
-    call.warnings.extend(owners::without_duplicates(&mut object, false));
+    call.warnings.extend(owners::without_duplicates(&mut object, owners::When::Sent));
     fields::Tracker::new(call, served, &options).update(None, &mut object);
     let made = insert(inner, call, served, object, &options, "").await?;
     respond::written(201, media, served, &made, &call.query)
@@ -65,9 +65,11 @@ pub(crate) async fn insert(
     write.mutate(inner, call, &mut object, None).await?;
 
     place(&mut object, resource, &call.info.namespace)?;
-    if resource.builtin {
+    // Definitions are stored in JSON, which tells an empty list from none.
+    if resource.builtin && !special::is_definition(resource) {
         structure::forget_empty_lists(&mut object, &resource.schema);
-    } else if resource.subresource("status").is_some() {
+    }
+    if !resource.builtin && resource.subresource("status").is_some() {
         remove(&mut object, "status");
     }
     system_fields(&mut object, call);
@@ -86,6 +88,10 @@ pub(crate) async fn insert(
         resource.strategy.prepare_create(&mut object, call.now);
         kinds::drop_disabled(resource, &mut object, None);
         special::note_requester(resource, &mut object, &call.user);
+        if resource.group.is_empty() && &*resource.kind == "LimitRange" && meta::name(&object).is_empty() {
+            // The only kind that upstream names by itself.
+            object["metadata"]["name"] = uuid::Uuid::new_v4().to_string().into();
+        }
         set_generation(resource, &mut object, None, "");
         let wanted = special::reserves(resource).then(|| object.clone());
         // Held until the commit is visible, given back on every way out.
@@ -98,7 +104,9 @@ pub(crate) async fn insert(
             call.warnings.extend(resource.strategy.warnings(&object, None));
         }
         // Storage says so, and what is no number is none to it.
-        if meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0) {
+        if !options.dry_run
+            && meta::resource_version(&object).parse::<u64>().is_ok_and(|revision| revision != 0)
+        {
             return Err(ApiError::other(
                 500,
                 "",
@@ -109,7 +117,12 @@ pub(crate) async fn insert(
         let committed = put(inner, call, served, &write, &mut object, steps).await?;
         drop(reserved);
         match committed {
-            None => return Ok(Changed { object, revision: String::new(), value: None }),
+            // What was sent is shown: only storage would have refused it, or taken it away.
+            None => {
+                let sent = Value::from(meta::resource_version(&object)).to_string();
+                let revision = sent.trim_matches('"').to_owned();
+                return Ok(Changed { object, revision, value: None });
+            }
             Some((Committed::At(Revision(revision)), value)) => {
                 let value = served.stores_itself().then_some(value);
                 return Ok(Changed { object, revision: revision.to_string(), value });
@@ -237,9 +250,6 @@ fn system_fields(object: &mut Object, call: &Call) {
     let now = time::format_time(call.now);
     wipe(object);
     let metadata = metadata_mut(object);
-    for field in ["resourceVersion", "generation"] {
-        metadata.remove(field);
-    }
     metadata.insert("creationTimestamp".to_owned(), now.into());
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     if metadata.get("name").is_some_and(|n| n == "") {
@@ -294,7 +304,7 @@ pub(crate) fn set_generation(resource: &Resource, new: &mut Object, old: Option<
     metadata_mut(new).insert("generation".to_owned(), generation.into());
 }
 
-fn name_check(rule: NameRule) -> names::NameCheck {
+pub(super) fn name_check(rule: NameRule) -> names::NameCheck {
     match rule {
         NameRule::Subdomain => names::subdomain_name,
         NameRule::Label => names::label_name,

@@ -197,11 +197,16 @@ async fn attempt(
     }
     let grace = grace(resource, &object, options);
     let held = meta::finalizers(&object).next().is_some() || special::waits_for_finalize(resource, &object);
-    let stays = held || grace > 0;
+    // A namespace is told to go first, whatever holds it.
+    let told = deleting || !(resource.group.is_empty() && &*resource.plural == "namespaces");
+    let stays = held || grace > 0 || !told;
     if stays {
         let pending = object["metadata"].get("deletionGracePeriodSeconds").and_then(Value::as_i64);
         if deleting {
             // A second request can only shorten the wait.
+            if pending.is_none() && special::is_definition(resource) {
+                metadata_mut(&mut object).insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            }
             if pending.is_some_and(|p| grace < p) {
                 let shorter = pending.unwrap_or_default() - grace;
                 shift_deletion(&mut object, shorter);
@@ -219,6 +224,15 @@ async fn attempt(
                 metadata_mut(&mut object).insert("generation".to_owned(), (generation + 1).into());
             }
             special::mark_terminating(resource, &mut object, now);
+        }
+    } else if resource.behaviour.graceful && !deleting {
+        // Its last state tells of the deletion, as if there had been a wait.
+        let generation = meta::generation(&object);
+        let metadata = metadata_mut(&mut object);
+        metadata.insert("deletionTimestamp".to_owned(), time::format_time(now).into());
+        metadata.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+        if generation > 0 {
+            metadata.insert("generation".to_owned(), (generation + 1).into());
         }
     }
     let value = inner.to_store(served, &object).await?;
@@ -252,7 +266,12 @@ async fn attempt(
 /// The finalizers that the propagation policy stands for.
 fn set_propagation(resource: &Resource, object: &mut Object, options: &Delete) {
     let had: Vec<&str> = meta::finalizers(object).collect();
-    let policy = options.propagation.or_else(|| {
+    let events = &*resource.plural == "events";
+    let namespaces = &*resource.plural == "namespaces" && resource.group.is_empty();
+    // Who does not want dependents of a namespace to be orphaned, waits for them.
+    let asked =
+        if namespaces && options.not_orphan { Some(Propagation::Foreground) } else { options.propagation };
+    let policy = asked.or_else(|| {
         if had.contains(&ORPHAN) {
             Some(Propagation::Orphan)
         } else if had.contains(&FOREGROUND) {
@@ -261,15 +280,18 @@ fn set_propagation(resource: &Resource, object: &mut Object, options: &Delete) {
             resource.behaviour.orphans_by_default.then_some(Propagation::Orphan)
         }
     });
-    if &*resource.plural == "events" {
-        return;
-    }
     let mut list: Vec<Value> =
         had.iter().filter(|f| !matches!(**f, ORPHAN | FOREGROUND)).map(|f| json!(f)).collect();
     match policy {
+        // Nobody depends on an event.
+        _ if events => {}
         Some(Propagation::Orphan) => list.push(ORPHAN.into()),
         Some(Propagation::Foreground) => list.push(FOREGROUND.into()),
         Some(Propagation::Background) | None => {}
+    }
+    let same = list.len() == had.len() && list.iter().all(|f| f.as_str().is_some_and(|f| had.contains(&f)));
+    if same {
+        return;
     }
     let metadata = metadata_mut(object);
     if list.is_empty() {

@@ -125,11 +125,8 @@ async fn changed(
             same_place(served, &new, old)?;
         }
         *warnings.lock() = found;
-        if !served.resource.namespaced {
-            metadata_mut(&mut new).remove("namespace");
-        }
         keep_revision(&mut new, old);
-        warnings.lock().extend(owners::without_duplicates(&mut new, true));
+        warnings.lock().extend(owners::without_duplicates(&mut new, owners::When::Patched));
         tracker.update(Some(old), &mut new);
         Ok(new)
     })
@@ -181,8 +178,8 @@ pub(super) fn same_place(served: &Served, new: &Object, old: &Object) -> Result<
             "the name of the object ({name}) does not match the name on the URL ({before})"
         )));
     }
-    if served.resource.namespaced && apimachinery::meta::namespace(new) != apimachinery::meta::namespace(old)
-    {
+    let namespace = apimachinery::meta::namespace(new);
+    if served.resource.namespaced && !["", apimachinery::meta::namespace(old)].contains(&namespace) {
         return Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));

@@ -1,7 +1,7 @@
 //! Changing a stored object: the loop that PUT, every PATCH and the special subresources share.
 
 use access::Companion;
-use apimachinery::{ApiError, FieldError, Object, meta, structure};
+use apimachinery::{ApiError, FieldError, Object, meta, names, structure};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use kinds::Resource;
@@ -45,26 +45,27 @@ pub(crate) async fn update(
             call.info.name
         )));
     }
-    call.warnings.extend(owners::without_duplicates(&mut object, false));
+    call.warnings.extend(owners::without_duplicates(&mut object, owners::When::Sent));
     let tracker = fields::Tracker::new(call, served, &options);
     let missing = inner.config.store.get(&served.key(&call.info.namespace, &call.info.name)).is_none();
     if missing && resource.behaviour.create_on_update && call.info.subresource.is_empty() {
         let attributes = access::Attributes { verb: "create".to_owned(), ..call.attributes() };
         inner.authorize(&attributes)?;
+        revision(&object)?;
         metadata_mut(&mut object).remove("resourceVersion");
         tracker.update(None, &mut object);
         let name = call.info.name.clone();
         let made = create::insert(inner, call, served, object, &options, &name).await?;
         return respond::written(201, media, served, &made, &call.query);
     }
-    let asked = meta::resource_version(&object).to_owned();
-    if asked.is_empty() && !resource.behaviour.unconditional_update {
-        let path = apimachinery::FieldPath::root().child("metadata").child("resourceVersion");
-        let error = FieldError::invalid(&path, 0, "must be specified for an update");
-        // It is storage that says so, which knows resources.
-        return Err(ApiError::invalid(&resource.group, &resource.plural, meta::name(&object), &[error]));
-    }
+    let blind = meta::resource_version(&object).is_empty() && !resource.behaviour.unconditional_update;
     let changed = change(inner, call, served, &options, |old, _| {
+        if blind && ["", meta::uid(old)].contains(&meta::uid(&object)) {
+            let path = apimachinery::FieldPath::root().child("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&path, 0, "must be specified for an update");
+            // It is storage that says so, which knows resources.
+            return Err(ApiError::invalid(&resource.group, &resource.plural, meta::name(&object), &[error]));
+        }
         let mut new = object.clone();
         tracker.update(Some(old), &mut new);
         Ok(new)
@@ -94,8 +95,38 @@ fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> String {
         (group, plural) if !resource.builtin => format!("{group}/{plural}"),
         (_, plural) => plural.to_owned(),
     };
-    let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+    let namespace = if resource.namespaced { format!("{namespace}/") } else { String::new() };
     format!("/registry/{kinds}/{namespace}{name}")
+}
+
+/// The 409 for an object that has another uid than the one that was asked for.
+pub(crate) fn other_uid(
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    asked: &str,
+    found: &str,
+) -> ApiError {
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+         UID in precondition: {asked}, UID in object meta: {found}",
+        upstream_key(resource, namespace, name),
+    );
+    ApiError::conflict(&resource.group, &resource.plural, name, &why)
+}
+
+/// The revision that an object names; 0 for none.
+pub(super) fn revision(object: &Object) -> Result<u64, ApiError> {
+    let asked = meta::resource_version(object);
+    if asked.is_empty() {
+        return Ok(0);
+    }
+    asked.parse().map_err(|_| {
+        let digits = asked.bytes().all(|b| b.is_ascii_digit());
+        let why = if digits { "value out of range" } else { "invalid syntax" };
+        let why = format!("strconv.ParseUint: parsing {}: {why}", apimachinery::go::quoted(asked));
+        ApiError::other(500, "", why)
+    })
 }
 
 /// What [`change`] or [`create::insert`] did.
@@ -160,30 +191,22 @@ pub(crate) async fn change_asking(
         let old = served.object(&*inner.view_one(served, entry.clone()).await?)?;
         let current = encoding::revision(&entry.value);
         let mut new = make(&old, &entry)?;
-        let asked = meta::resource_version(&new).to_owned();
-        let insists = !asked.is_empty() && asked != "0";
-        if insists && asked.parse::<u64>().is_err() {
-            let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
-            return Err(ApiError::other(500, "", why));
-        }
-        if insists && asked != current {
-            return Err(ApiError::modified(&resource.group, &resource.plural, &name));
-        }
         let uid = meta::uid(&new);
         if !uid.is_empty() && uid != meta::uid(&old) && call.info.verb == "update" {
-            let why = format!(
-                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
-                 failed: UID in precondition: {uid}, UID in object meta: {}",
-                upstream_key(resource, &namespace, &name),
-                meta::uid(&old)
-            );
-            return Err(ApiError::conflict(&resource.group, &resource.plural, &name, &why));
+            return Err(other_uid(resource, &namespace, &name, uid, meta::uid(&old)));
         }
+        let asked = revision(&new)?;
+        let insists = asked != 0;
+        if insists && current.parse() != Ok(asked) {
+            return Err(ApiError::modified(&resource.group, &resource.plural, &name));
+        }
+        create::place(&mut new, resource, &namespace)?;
         inherit(&mut new, &old, current);
         mutate(about, &write, inner, call, &mut new, &old).await?;
         inherit(&mut new, &old, current);
         confine(resource, &mut new, &old, &subresource);
-        if resource.builtin {
+        // Definitions are stored in JSON, which tells an empty list from none.
+        if resource.builtin && !special::is_definition(resource) {
             structure::forget_empty_lists(&mut new, &resource.schema);
         }
         resource.strategy.prepare_update_at(&mut new, &old, &subresource, call.now);
@@ -290,12 +313,14 @@ async fn validate(
 fn inherit(new: &mut Object, old: &Object, revision: &str) {
     let before = &old["metadata"];
     let metadata = metadata_mut(new);
-    for field in ["uid", "creationTimestamp"] {
-        if metadata.get(field).is_none_or(|v| v.is_null() || v == "")
-            && let Some(value) = before.get(field)
-        {
-            metadata.insert(field.to_owned(), value.clone());
-        }
+    if metadata.get("uid").is_none_or(|v| v.is_null() || v == "")
+        && let Some(value) = before.get("uid")
+    {
+        metadata.insert("uid".to_owned(), value.clone());
+    }
+    // What is said of the time is not looked at.
+    if let Some(value) = before.get("creationTimestamp") {
+        metadata.insert("creationTimestamp".to_owned(), value.clone());
     }
     for field in ["generation", "selfLink"] {
         match before.get(field) {
@@ -362,6 +387,30 @@ fn is_finished(resource: &Resource, object: &Object) -> bool {
         && !special::waits_for_finalize(resource, object)
 }
 
+/// Kinds whose changed objects have to have a name and a base of names by the rule for new ones.
+///
+/// Source: the functions `Validate…Update` in `k8s.io/kubernetes/pkg/apis/*/validation`, and of each strategy.
+fn judged_as_new(resource: &Resource) -> bool {
+    let exempt = matches!(
+        (&*resource.group, &*resource.plural),
+        ("", "pods" | "podtemplates" | "replicationcontrollers" | "resourcequotas" | "events" | "services")
+            | (
+                "events.k8s.io"
+                    | "policy"
+                    | "autoscaling"
+                    | "coordination.k8s.io"
+                    | "scheduling.k8s.io"
+                    | "batch",
+                _
+            )
+            | ("apps", "statefulsets" | "daemonsets" | "deployments" | "replicasets")
+            | ("networking.k8s.io", "networkpolicies" | "ingresses" | "servicecidrs")
+            | ("storage.k8s.io", "csidrivers" | "volumeattributesclasses")
+            | ("apiextensions.k8s.io", _)
+    );
+    resource.builtin && !exempt
+}
+
 fn check_change(
     resource: &Resource,
     new: &Object,
@@ -369,8 +418,12 @@ fn check_change(
     subresource: &str,
     now: DateTime<Utc>,
 ) -> Vec<FieldError> {
-    let mut errors = meta::validate_update(new, old);
+    let mut errors = meta::validate_create(new, resource.namespaced, names::path_segment_name);
+    errors.extend(meta::validate_update(new, old));
     errors.extend(create::standard_finalizers(resource, new));
+    if judged_as_new(resource) && subresource.is_empty() {
+        errors.extend(meta::validate_names(new, create::name_check(resource.behaviour.name)));
+    }
     if resource.builtin {
         // Most kinds look at the new object first, some at what may not change.
         let late = resource.group.is_empty() && matches!(&*resource.plural, "configmaps" | "secrets")

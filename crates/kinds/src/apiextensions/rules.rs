@@ -111,6 +111,11 @@ fn spec(checks: &mut Checks, spec: &Value) {
             checks.required(&at, "");
         }
     }
+    if flag(spec, "preserveUnknownFields") && all.iter().any(|v| has_default(&v["schema"]["openAPIV3Schema"]))
+    {
+        let words = "must be false in order to use defaults in the schema";
+        checks.invalid(&here.child("preserveUnknownFields"), true, words);
+    }
     versions(checks, spec, all, &here, one_schema);
     required_names(checks, spec, &here);
     accepted_names(checks, &spec["names"], &here.child("names"));
@@ -165,6 +170,25 @@ fn versions(checks: &mut Checks, spec: &Value, all: &[Value], here: &FieldPath, 
         let words = "must have exactly one version marked as storage version";
         checks.invalid(&at_all, spec["versions"].clone(), words);
     }
+    // Upstream's own form has the first version's name once more.
+    let first = all.first().map(|version| text(version, "name")).unwrap_or_default();
+    if let (false, wrong @ [_, ..]) = (first.is_empty(), dns::is_dns1035_label(first).as_slice()) {
+        checks.invalid(&here.child("version"), first, &joined(wrong));
+    }
+}
+
+/// Whether a schema has a default anywhere.
+fn has_default(schema: &Value) -> bool {
+    let Some(map) = schema.as_object() else { return false };
+    let inside = |key: &str| match &schema[key] {
+        Value::Array(list) => list.iter().any(has_default),
+        part => has_default(part),
+    };
+    let below =
+        |key: &str| schema[key].as_object().into_iter().flatten().any(|(_, child)| has_default(child));
+    map.get("default").is_some_and(|default| !default.is_null())
+        || ["items", "additionalProperties", "allOf", "anyOf", "oneOf", "not"].into_iter().any(inside)
+        || below("properties")
 }
 
 fn deprecation(checks: &mut Checks, version: &Value, at: &FieldPath) {
@@ -239,7 +263,11 @@ fn stored_versions(checks: &mut Checks, object: &Object) {
     let here = path("status.storedVersions");
     let stored = list(object, "status.storedVersions");
     if stored.is_empty() {
-        return checks.invalid(&here, Value::Array(Vec::new()), "must have at least one stored version");
+        return checks.invalid(
+            &here,
+            at(object, "status.storedVersions").clone(),
+            "must have at least one stored version",
+        );
     }
     let all = list(object, "spec.versions");
     let known: HashSet<&str> = stored.iter().filter_map(Value::as_str).collect();
@@ -323,6 +351,9 @@ fn columns(checks: &mut Checks, version: &Value, here: &FieldPath) {
 
 fn selectable(checks: &mut Checks, version: &Value, here: &FieldPath) {
     let fields = list(version, "selectableFields");
+    if !fields.is_empty() && !has(version, "schema") {
+        return checks.invalid(here, "", "may only be set when validations.schema is included");
+    }
     let schema = &version["schema"]["openAPIV3Schema"];
     let mut seen = HashSet::new();
     for (index, field) in fields.iter().enumerate() {

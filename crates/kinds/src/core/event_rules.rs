@@ -126,7 +126,9 @@ pub fn check_group_change(new: &Value, old: &Value) -> Vec<FieldError> {
             let (after, before) = (at(new, field), at(old, field));
             let name = if field == "reportingComponent" { "reportingController" } else { field };
             if !crate::object::same(after, before) {
-                let shown = if after.is_null() && before.is_string() { "".into() } else { after.clone() };
+                let timed = matches!(field, "eventTime" | "firstTimestamp" | "lastTimestamp");
+                let empty = after.is_null() && before.is_string() && !timed;
+                let shown = if empty { "".into() } else { after.clone() };
                 checks.invalid(&path(name), shown, "field is immutable");
             }
         }

@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub use event::{CoreEvent, GroupEvent};
+pub use service_rules::check_addresses as service_addresses;
 pub use volume_rules::{check_claim_spec, check_inline_volume};
 
 pub fn declare(to: &mut Declarer<'_>) {

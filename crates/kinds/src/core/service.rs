@@ -76,7 +76,11 @@ impl Strategy for Service {
     }
 
     fn validate_update(&self, new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
-        if subresource.is_empty() { rules::check_update(new, old) } else { Vec::new() }
+        match subresource {
+            "" => rules::check_update(new, old),
+            "status" => rules::check_status(new),
+            _ => Vec::new(),
+        }
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {

@@ -21,6 +21,17 @@ fn is_headless(service: &Value) -> bool {
     strings(service, "spec.clusterIPs") == ["None"] || text(service, "spec.clusterIP") == "None"
 }
 
+/// What is wrong with a Service's addresses and their families. Whoever gives out addresses asks before all else.
+#[must_use]
+pub fn check_addresses(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    Checks::run(|checks| {
+        check_cluster_ips(checks, new);
+        if let Some(old) = old {
+            check_addresses_kept(checks, new, old);
+        }
+    })
+}
+
 /// A Service by itself. `kept` are addresses that were there before and are not looked at again.
 pub fn check(service: &Value) -> Vec<FieldError> {
     Checks::run(|checks| {
@@ -56,6 +67,18 @@ pub fn check(service: &Value) -> Vec<FieldError> {
         check_port_numbers(checks, service, &spec);
         check_load_balancer(checks, service, &spec);
         check_traffic(checks, service, &spec);
+    })
+}
+
+/// Only load balancers have addresses of their own.
+#[must_use]
+pub fn check_status(service: &Value) -> Vec<FieldError> {
+    Checks::run(|checks| {
+        let addresses = list(service, "status.loadBalancer.ingress");
+        if text(service, "spec.type") != "LoadBalancer" && !addresses.is_empty() {
+            let path = path("status").child("loadBalancer").child("ingress");
+            checks.forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'");
+        }
     })
 }
 
@@ -289,15 +312,7 @@ fn check_traffic(checks: &mut Checks, service: &Value, spec: &FieldPath) {
 /// Addresses, families and the load balancer's class stay, but for changes from and to ExternalName.
 pub fn check_update(new: &Value, old: &Value) -> Vec<FieldError> {
     Checks::run(|checks| {
-        let external = |service: &Value| text(service, "spec.type") == "ExternalName";
-        if !external(new) && !external(old) {
-            if !(is_headless(new) && is_headless(old)) {
-                check_kept(checks, new, old, "clusterIPs", "clusterIP");
-            }
-            if !is_headless(new) && !is_headless(old) {
-                check_kept(checks, new, old, "ipFamilies", "ipFamily");
-            }
-        }
+        check_addresses_kept(checks, new, old);
         let balanced = |service: &Value| text(service, "spec.type") == "LoadBalancer";
         if balanced(new) && balanced(old) {
             let class = at(new, "spec.loadBalancerClass");
@@ -315,6 +330,19 @@ pub fn check_update(new: &Value, old: &Value) -> Vec<FieldError> {
             }
         }
     })
+}
+
+fn check_addresses_kept(checks: &mut Checks, new: &Value, old: &Value) {
+    let external = |service: &Value| text(service, "spec.type") == "ExternalName";
+    if external(new) || external(old) {
+        return;
+    }
+    if !(is_headless(new) && is_headless(old)) {
+        check_kept(checks, new, old, "clusterIPs", "clusterIP");
+    }
+    if !is_headless(new) && !is_headless(old) {
+        check_kept(checks, new, old, "ipFamilies", "ipFamily");
+    }
 }
 
 fn check_kept(checks: &mut Checks, new: &Value, old: &Value, field: &str, singular: &str) {

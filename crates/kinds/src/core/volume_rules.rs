@@ -6,7 +6,11 @@ use serde_json::Value;
 use crate::{
     checks::{Checks, path, quantity},
     object::{at, entries, has, list, restore, same, text},
-    podspec::quantity_value,
+    podspec::{
+        attached::{self, Owner, spare_name},
+        quantity_value,
+        volumes::{check_csi_driver, check_host_path, no_backsteps},
+    },
 };
 
 const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -41,12 +45,13 @@ pub fn check_claim_spec(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     checks.label_selector(&path.child("selector"), at(spec, "selector"));
     check_access_modes(checks, modes, &path.child("accessModes"));
     check_storage(checks, at(spec, "resources.requests.storage"), &path.child("resources").key("storage"));
-    for field in ["storageClassName", "volumeAttributesClassName"] {
+    let class = |checks: &mut Checks, field: &str| {
         let class = text(spec, field);
         if !class.is_empty() {
             checks.dns_subdomain(&path.child(field), class);
         }
-    }
+    };
+    class(checks, "storageClassName");
     if let Some(mode) = at(spec, "volumeMode").as_str() {
         checks.one_of(&path.child("volumeMode"), mode, &VOLUME_MODES);
     }
@@ -65,6 +70,7 @@ pub fn check_claim_spec(checks: &mut Checks, spec: &Value, path: &FieldPath) {
             checks.invalid(path, pointer, "must match dataSourceRef");
         }
     }
+    class(checks, "volumeAttributesClassName");
 }
 
 fn check_source(checks: &mut Checks, source: &Value, path: &FieldPath) {
@@ -154,6 +160,7 @@ const SOURCES: [&str; 22] = [
 
 pub fn check_volume(object: &Value) -> Vec<FieldError> {
     Checks::run(|checks| {
+        let name = text(object, "metadata.name");
         let path = path("spec");
         let spec = at(object, "spec");
         let modes = list(spec, "accessModes");
@@ -186,13 +193,26 @@ pub fn check_volume(object: &Value) -> Vec<FieldError> {
                 crate::podspec::check_node_selector(checks, affinity, &path);
             }
         }
-        check_volume_source(checks, spec, &path);
+        check_volume_source(checks, spec, &path, name);
         let class = text(spec, "storageClassName");
         if !class.is_empty() {
             checks.dns_subdomain(&path.child("storageClassName"), class);
         }
         if let Some(mode) = at(spec, "volumeMode").as_str() {
             checks.one_of(&path.child("volumeMode"), mode, &VOLUME_MODES);
+        }
+        if let Some(class) = at(spec, "volumeAttributesClassName").as_str() {
+            match class {
+                "" => {
+                    let path = path.child("volumeAttributesClassName");
+                    checks.required(&path, "an empty string is disallowed");
+                }
+                class => checks.dns_subdomain(&path.child("volumeAttributesClassName"), class),
+            }
+            if !has(spec, "csi") {
+                let detail = "has to be specified when using volumeAttributesClassName";
+                checks.required(&path.child("csi"), detail);
+            }
         }
     })
 }
@@ -221,7 +241,7 @@ pub fn check_inline_volume(checks: &mut Checks, spec: &Value, path: &FieldPath) 
     if has(spec, "nodeAffinity") {
         checks.forbidden(&path.child("nodeAffinity"), &format!("may not be specified {INLINE}"));
     }
-    check_volume_source(checks, spec, path);
+    check_volume_source(checks, spec, path, "");
     if !text(spec, "storageClassName").is_empty() {
         checks.forbidden(&path.child("storageClassName"), &format!("may not be specified {INLINE}"));
     }
@@ -231,54 +251,56 @@ pub fn check_inline_volume(checks: &mut Checks, spec: &Value, path: &FieldPath) 
     }
 }
 
-fn check_volume_source(checks: &mut Checks, spec: &Value, path: &FieldPath) {
+fn check_volume_source(checks: &mut Checks, spec: &Value, outer: &FieldPath, volume: &str) {
     let mut found = false;
     for name in SOURCES {
         let source = at(spec, name);
         if source.is_null() {
             continue;
         }
-        let path = path.child(name);
-        if found {
-            checks.forbidden(&path, "may not specify more than 1 volume type");
+        let path = outer.child(name);
+        // A second flexVolume is not minded.
+        if found && name != "flexVolume" {
+            checks.forbidden(&outer.child(spare_name(name)), "may not specify more than 1 volume type");
             continue;
         }
         found = true;
+        attached::check(checks, name, source, outer, Owner::Volume(volume));
         match name {
-            "hostPath" | "local" => {
-                let target = text(source, "path");
-                if target.is_empty() {
-                    checks.required(&path.child("path"), "");
-                } else if target.split('/').any(|element| element == "..") {
-                    checks.invalid(&path.child("path"), target, "must not contain '..'");
+            "hostPath" => check_host_path(checks, source, &path),
+            "local" => {
+                match text(source, "path") {
+                    "" => checks.required(&path.child("path"), ""),
+                    target => no_backsteps(checks, target, &path.child("path")),
+                }
+                if !has(spec, "nodeAffinity") {
+                    checks.required(&outer.child("nodeAffinity"), "Local volume requires node affinity");
                 }
             }
             "csi" => {
-                for field in ["driver", "volumeHandle"] {
-                    if text(source, field).is_empty() {
-                        checks.required(&path.child(field), "");
-                    }
+                check_csi_driver(checks, text(source, "driver"), &path.child("driver"));
+                if text(source, "volumeHandle").is_empty() {
+                    checks.required(&path.child("volumeHandle"), "");
                 }
+                attached::check_csi_secrets(checks, source, &path);
             }
             _ => {}
         }
     }
-    if has(spec, "local") && !has(spec, "nodeAffinity") {
-        checks.required(path, "Local volume requires node affinity");
-    }
     if !found {
-        checks.required(path, "must specify a volume type");
+        checks.required(outer, "must specify a volume type");
     }
     if text(spec, "hostPath.path") == "/" && text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        checks.forbidden(&path.child("persistentVolumeReclaimPolicy"), detail);
+        checks.forbidden(&outer.child("persistentVolumeReclaimPolicy"), detail);
     }
 }
 
 /// Where a volume's storage is stays.
 pub fn check_volume_update(new: &Value, old: &Value) -> Vec<FieldError> {
     Checks::run(|checks| {
-        if SOURCES.iter().any(|source| !same(at(at(new, "spec"), source), at(at(old, "spec"), source))) {
+        let source = |object: &Value, name: &str| -> Value { at(at(object, "spec"), name).clone() };
+        if SOURCES.iter().any(|name| !same(&source(new, name), &source(old, name))) {
             let detail = "spec.persistentvolumesource is immutable after creation\n";
             checks.forbidden(&path("spec.persistentvolumesource"), detail);
         }

@@ -258,7 +258,12 @@ impl Strategy for IngressClass {
     }
 
     fn validate_update(&self, new: &Object, old: &Object, _subresource: &str) -> Vec<FieldError> {
-        Checks::run(|checks| checks.immutable(new, old, "spec.controller"))
+        Checks::run(|checks| {
+            let (after, before) = (text(new, "spec.controller"), text(old, "spec.controller"));
+            if after != before {
+                checks.invalid(&path("spec").child("controller"), after, "field is immutable");
+            }
+        })
     }
 
     fn row(&self, object: &Object, now: DateTime<Utc>) -> Option<Vec<Value>> {

@@ -4,6 +4,7 @@
 //! [`security`] (its parts) → [`resources`] (requests and limits) → [`update`] (what may change in a pod) →
 //! [`warnings`] (what is allowed and odd).
 
+pub mod attached;
 mod containers;
 mod defaults;
 mod handlers;
@@ -15,8 +16,9 @@ mod scheduling;
 mod security;
 mod trust;
 mod update;
-mod volumes;
+pub mod volumes;
 mod warnings;
+mod windows;
 
 pub use containers::check_image_space;
 pub use defaults::{default_pod, default_template};

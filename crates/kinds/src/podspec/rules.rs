@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use apimachinery::{FieldPath, names};
 use serde_json::Value;
 
-use super::{containers, resources, scheduling, security, volumes};
+use super::{containers, resources, scheduling, security, volumes, windows};
 use crate::{
     checks::Checks,
     object::{at, flag, has, list, number, text},
@@ -60,6 +60,7 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
         checks.required(&at_path("terminationGracePeriodSeconds"), "");
     }
     let names = volumes::check(checks, list(spec, "volumes"), &at_path("volumes"), place);
+    check_claims(checks, list(spec, "resourceClaims"), &at_path("resourceClaims"));
     containers::check_all(checks, spec, path, &names);
     resources::check_pod_level(checks, spec, path);
     check_host_ports(checks, spec, path, place);
@@ -75,6 +76,7 @@ pub fn check_spec(checks: &mut Checks, spec: &Value, path: &FieldPath, place: Pl
     );
     checks.labels(&at_path("nodeSelector"), at(spec, "nodeSelector"));
     security::check_pod(checks, spec, path);
+    windows::check_host_process(checks, spec, path);
     if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
         checks.invalid(
             &at_path("shareProcessNamespace"),
@@ -190,6 +192,40 @@ fn check_names(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     }
 }
 
+/// `resourceClaims`: each by its name, with one source.
+fn check_claims(checks: &mut Checks, claims: &[Value], path: &FieldPath) {
+    let mut seen = BTreeSet::new();
+    for (index, claim) in claims.iter().enumerate() {
+        let path = path.index(index);
+        match text(claim, "name") {
+            "" => checks.required(&path.child("name"), ""),
+            name if seen.contains(name) => checks.duplicate(&path.child("name"), name),
+            name => {
+                checks.dns_label(&path.child("name"), name);
+                seen.insert(name);
+            }
+        }
+        let given = ["resourceClaimName", "resourceClaimTemplateName"].map(|field| at(claim, field).as_str());
+        match given {
+            [Some(_), Some(_)] => {
+                let detail =
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                checks.invalid(&path, claim.clone(), detail);
+            }
+            [None, None] => {
+                let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                checks.invalid(&path, claim.clone(), detail);
+            }
+            _ => {}
+        }
+        for (field, name) in ["resourceClaimName", "resourceClaimTemplateName"].iter().zip(given) {
+            if let Some(name) = name {
+                checks.dns_subdomain(&path.child(field), name);
+            }
+        }
+    }
+}
+
 fn check_dns_config(checks: &mut Checks, spec: &Value, path: &FieldPath) {
     const MOST_SERVERS: usize = 3;
     const MOST_SEARCHES: usize = 32;
@@ -225,12 +261,8 @@ fn check_dns_config(checks: &mut Checks, spec: &Value, path: &FieldPath) {
         checks.invalid(&searches_path, searches.clone(), &detail);
     }
     for (index, search) in searches.iter().enumerate().filter(|(_, search)| **search != ".") {
-        // Underscores are allowed here: such domains exist.
-        let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "-");
-        if !names::is_dns1123_subdomain(plain.trim_matches('-')).is_empty() {
-            let messages = names::is_dns1123_subdomain(search.strip_suffix('.').unwrap_or(search));
-            checks.each(&searches_path.index(index), search, messages);
-        }
+        let search = search.strip_suffix('.').unwrap_or(search);
+        checks.each(&searches_path.index(index), search, names::is_dns1123_subdomain_with_underscore(search));
     }
     for (index, option) in list(config, "options").iter().enumerate() {
         if text(option, "name").is_empty() {

@@ -217,7 +217,10 @@ pub fn check_spread(checks: &mut Checks, constraints: &[Value], path: &FieldPath
         constraints.iter().enumerate().map(|(index, constraint)| (domain(constraint), index)).collect();
     for (index, constraint) in constraints.iter().enumerate() {
         let path = path.index(index);
-        checks.positive(&path.child("maxSkew"), number(constraint, "maxSkew"));
+        let skew = number(constraint, "maxSkew");
+        if skew <= 0 {
+            checks.invalid(&path.child("maxSkew"), skew, "must be greater than zero");
+        }
         let [key, action] = domain(constraint);
         if key.is_empty() {
             checks.required(&path.child("topologyKey"), "can not be empty");

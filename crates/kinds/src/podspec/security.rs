@@ -39,6 +39,7 @@ pub fn check_pod(checks: &mut Checks, spec: &Value, path: &FieldPath) {
         checks.one_of(&path.child("fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
     }
     check_seccomp(checks, at(context, "seccompProfile"), &path.child("seccompProfile"));
+    super::windows::check(checks, at(context, "windowsOptions"), &path);
     check_apparmor(checks, at(context, "appArmorProfile"), &path.child("appArmorProfile"));
     if let Some(policy) = at(context, "supplementalGroupsPolicy").as_str() {
         checks.one_of(&path.child("supplementalGroupsPolicy"), policy, &["Merge", "Strict"]);
@@ -162,6 +163,7 @@ pub fn check_container(checks: &mut Checks, context: &Value, spec: &Value, path:
         }
     }
     check_apparmor(checks, at(context, "appArmorProfile"), &path.child("appArmorProfile"));
+    super::windows::check(checks, at(context, "windowsOptions"), path);
 }
 
 /// What does not go with a user namespace of the pod's own.

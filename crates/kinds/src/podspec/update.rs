@@ -252,11 +252,16 @@ fn check_same_containers(checks: &mut Checks, new: &Value, old: &Value, group: &
 /// The container but for what may be resized.
 fn without_cpu_and_memory(container: &Value) -> Value {
     let mut rest = container.clone();
+    let Some(fields) = rest.as_object_mut() else { return rest };
+    let resources = fields.entry("resources").or_insert_with(|| json!({}));
     for kind in ["requests", "limits"] {
-        let amounts = crate::object::at_mut(&mut rest, &format!("resources.{kind}"));
-        if let Some(amounts) = amounts.and_then(Value::as_object_mut) {
+        if let Some(amounts) = resources.get_mut(kind).and_then(Value::as_object_mut) {
             amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
         }
+    }
+    // No amounts and none left are one.
+    if let Some(resources) = resources.as_object_mut() {
+        resources.retain(|_, amounts| !amounts.as_object().is_some_and(|amounts| amounts.is_empty()));
     }
     rest
 }

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use apimachinery::FieldPath;
 use serde_json::Value;
 
-use super::{projected, rules::Place};
+use super::{
+    attached::{self, Owner, spare_name},
+    projected,
+    rules::Place,
+};
 use crate::{
     checks::{Checks, quantity},
     object::{at, flag, has, list, text},
@@ -86,25 +90,25 @@ pub fn check<'s>(checks: &mut Checks, volumes: &'s [Value], path: &FieldPath, pl
     named
 }
 
-fn check_source(checks: &mut Checks, volume: &Value, path: &FieldPath, place: Place<'_>) {
+fn check_source(checks: &mut Checks, volume: &Value, outer: &FieldPath, place: Place<'_>) {
     let mut found = false;
     for name in SOURCES {
         let source = at(volume, name);
         if source.is_null() {
             continue;
         }
-        let path = path.child(name);
+        let path = outer.child(name);
         if found {
-            checks.forbidden(&path, "may not specify more than 1 volume type");
+            checks.forbidden(&outer.child(spare_name(name)), "may not specify more than 1 volume type");
             continue;
         }
         found = true;
+        attached::check(checks, name, source, outer, Owner::Pod);
         match name {
             "emptyDir" => check_empty_dir(checks, source, &path),
             "hostPath" => check_host_path(checks, source, &path),
             "secret" => check_keys(checks, source, "secretName", &path),
             "configMap" => check_keys(checks, source, "name", &path),
-            "nfs" => check_nfs(checks, source, &path),
             "persistentVolumeClaim" if text(source, "claimName").is_empty() => {
                 checks.required(&path.child("claimName"), "");
             }
@@ -124,7 +128,7 @@ fn check_source(checks: &mut Checks, volume: &Value, path: &FieldPath, place: Pl
         }
     }
     if !found {
-        checks.required(path, "must specify a volume type");
+        checks.required(outer, "must specify a volume type");
     }
 }
 
@@ -139,7 +143,8 @@ fn check_empty_dir(checks: &mut Checks, source: &Value, path: &FieldPath) {
     }
 }
 
-fn check_host_path(checks: &mut Checks, source: &Value, path: &FieldPath) {
+/// A folder or file of the node.
+pub fn check_host_path(checks: &mut Checks, source: &Value, path: &FieldPath) {
     const TYPES: [&str; 8] =
         ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     match text(source, "path") {
@@ -153,27 +158,19 @@ fn check_host_path(checks: &mut Checks, source: &Value, path: &FieldPath) {
     }
 }
 
-fn check_nfs(checks: &mut Checks, source: &Value, path: &FieldPath) {
-    for field in ["server", "path"] {
-        if text(source, field).is_empty() {
-            checks.required(&path.child(field), "");
-        }
-    }
-    if !text(source, "path").starts_with('/') {
-        checks.invalid(&path.child("path"), text(source, "path"), "must be an absolute path");
-    }
+fn check_csi(checks: &mut Checks, source: &Value, path: &FieldPath) {
+    check_csi_driver(checks, text(source, "driver"), &path.child("driver"));
 }
 
-fn check_csi(checks: &mut Checks, source: &Value, path: &FieldPath) {
-    match text(source, "driver") {
-        "" => checks.required(&path.child("driver"), ""),
-        driver => {
-            if driver.len() > 63 {
-                checks.errors.push(apimachinery::FieldError::too_long(&path.child("driver"), 63));
-            }
-            checks.dns_subdomain(&path.child("driver"), &driver.to_lowercase());
-        }
+/// The name of a CSI driver.
+pub fn check_csi_driver(checks: &mut Checks, driver: &str, path: &FieldPath) {
+    if driver.is_empty() {
+        return checks.required(path, "");
     }
+    if driver.len() > 63 {
+        checks.errors.push(apimachinery::FieldError::too_long(path, 63));
+    }
+    checks.each(path, driver, apimachinery::names::is_dns1123_subdomain(&driver.to_lowercase()));
 }
 
 fn check_ephemeral(checks: &mut Checks, volume: &Value, path: &FieldPath, place: Place<'_>) {

@@ -23,6 +23,8 @@ static METADATA: [FieldFacts<'static>; 1] = [FieldFacts {
     list: "",
     atomic: false,
     granular: false,
+    go: "",
+    within: "",
     patch: "",
     values: None,
     shown: None,
