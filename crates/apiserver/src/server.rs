@@ -339,19 +339,19 @@ async fn guarded(
         if write { WRITE_DEADLINE } else { DEADLINE }.min(asked.filter(|d| !d.is_zero()).unwrap_or(DEADLINE));
     let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
     let patience = (!unlimited).then_some(limit);
-    let work =
-        containment::contain(pipeline(inner, call, body, identity, certificates, patience)).map(|done| {
-            done.unwrap_or_else(|panic| {
-                let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-                let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                tracing::error!(what, "a request handler panicked");
-                Err(ApiError::other(
-                    500,
-                    "InternalError",
-                    "This request caused apiserver to panic. Look in the logs for details.",
-                ))
-            })
-        });
+    let work = Box::pin(pipeline(inner, call, body, identity, certificates, patience));
+    let work = containment::contain(work).map(|done| {
+        done.unwrap_or_else(|panic| {
+            let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(what, "a request handler panicked");
+            Err(ApiError::other(
+                500,
+                "InternalError",
+                "This request caused apiserver to panic. Look in the logs for details.",
+            ))
+        })
+    });
     let work = async move {
         if write {
             match tokio::spawn(work).await {
@@ -441,7 +441,7 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
     inner.authorize(&call.attributes())?;
     let remote = inner.aggregation.table.load().of_path(&call.info.path).cloned();
     if let Some(remote) = remote {
-        return aggregation::forward(inner, call, &remote, body).await;
+        return Box::pin(aggregation::forward(inner, call, &remote, body)).await;
     }
     let pretty = call.query.flag("pretty");
     let result = route::dispatch(inner, call, body).await;
@@ -546,6 +546,16 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It is moved to where it runs, and every byte of it with it.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<A, F: Future>(_: impl FnOnce(Arc<Inner>, Parts, A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(serve);
+        assert!(size < 6 << 10, "{size} bytes");
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

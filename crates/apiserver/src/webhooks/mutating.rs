@@ -28,10 +28,10 @@ pub(crate) async fn mutate(
     }
     for webhook in webhooks.iter() {
         let object = Some(&*request.object).filter(|object| !object.is_null());
-        let changed = match super::asked(webhook, &subject, object, request.old).await? {
+        let changed = match Box::pin(super::asked(webhook, &subject, object, request.old)).await? {
             // One that was not for the object the first time is not asked because of what others changed.
             Some(_) if rounds.is_second() && !rounds.webhooks.runs_again(&webhook.identity) => continue,
-            Some(seen) => changed(webhook, &subject, &seen, request.warnings).await?,
+            Some(seen) => Box::pin(changed(webhook, &subject, &seen, request.warnings)).await?,
             None => continue,
         };
         if let Some(changed) = changed {
