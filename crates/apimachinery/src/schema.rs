@@ -4,9 +4,13 @@
 //! `openAPIV3Schema`). Decoding, pruning, defaulting, validation, strategic merge and server-side apply all read it;
 //! none of them knows a kind.
 
+mod below;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
+
+pub use below::Surveyed;
 
 /// The JSON type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +103,8 @@ pub struct Schema {
     pub description: Option<Arc<str>>,
     /// Built-in fields: what published documents say beside all this, and nothing else reads.
     pub published: Option<Box<Published>>,
+    /// What walks over objects have found out about this place.
+    pub surveyed: Surveyed,
 }
 
 /// What OpenAPI v3 tells of a built-in field.
