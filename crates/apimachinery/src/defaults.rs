@@ -7,9 +7,13 @@ use crate::schema::Schema;
 /// Sets every absent field that has a default, and replaces null where null is not allowed. An absent object is not
 /// made for the sake of defaults inside it.
 pub fn apply(value: &mut Value, schema: &Schema) {
+    let below = schema.below();
+    if !below.defaults {
+        return;
+    }
     match value {
         Value::Object(map) => {
-            for (name, property) in &schema.properties {
+            for (name, property) in &below.defaulted {
                 let Some(default) = &property.default else { continue };
                 match map.get_mut(&**name) {
                     None => {

@@ -4,9 +4,13 @@
 //! `openAPIV3Schema`). Decoding, pruning, defaulting, validation, strategic merge and server-side apply all read it;
 //! none of them knows a kind.
 
+mod below;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
+
+pub use below::Surveyed;
 
 /// The JSON type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +107,8 @@ pub struct Schema {
     pub published: Option<Box<Published>>,
     /// Built-in fields: what errors of decoding call it, where that does not follow from the rest.
     pub go: Option<Box<GoField>>,
+    /// What walks over objects have found out about this place.
+    pub surveyed: Surveyed,
 }
 
 /// A field as Go's decoder knows it.

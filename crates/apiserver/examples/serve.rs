@@ -17,6 +17,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 type Error = Box<dyn std::error::Error>;
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let mut arguments = std::env::args().skip(1);

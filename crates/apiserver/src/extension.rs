@@ -169,7 +169,8 @@ impl Target {
             .header(header::ACCEPT, "application/json, */*")
             .body(body)
             .map_err(|e| CallError::Malformed(e.to_string()))?;
-        let answer = async {
+        // Most writes ask nobody and should not carry the room that a connection needs.
+        let answer = Box::pin(async {
             let response = self
                 .send(inner, request)
                 .await
@@ -184,7 +185,7 @@ impl Target {
                 return Err(CallError::Refused(refusal(status.as_u16(), &bytes)));
             }
             serde_json::from_slice(&bytes).map_err(|e| CallError::Malformed(e.to_string()))
-        };
+        });
         match tokio::time::timeout(limit, answer).await {
             Ok(done) => done,
             Err(_) => Err(CallError::Deadline { url: self.url(&path) }),

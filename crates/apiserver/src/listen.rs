@@ -1,8 +1,9 @@
 //! The network side: TLS, HTTP/1.1 and HTTP/2.
 //!
-//! `connection` serves one connection within its limits, `occupation` knows what it is at.
+//! `connection` serves one connection within its limits, `occupation` knows what it is at, `joined` lets its bytes out.
 
 mod connection;
+mod joined;
 mod occupation;
 
 use std::{sync::Arc, time::Duration};

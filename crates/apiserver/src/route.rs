@@ -1,4 +1,7 @@
 //! From a request's info to the code that answers it.
+//!
+//! What a verb keeps while it waits lies in a box of its own: the future of a request, which is moved several times on its
+//! way, is then not as large as the largest of them.
 
 use std::sync::Arc;
 
@@ -22,7 +25,7 @@ pub(crate) async fn dispatch(
     body: RequestBody,
 ) -> Result<Response, ApiError> {
     if !call.info.is_resource {
-        return documents(inner, call).await;
+        return Box::pin(documents(inner, call)).await;
     }
     let found = inner.served(&call.info.group, &call.info.version, &call.info.resource);
     let Some(served) = found else {
@@ -64,7 +67,7 @@ pub(crate) async fn dispatch(
         _ => {}
     }
     if !call.info.subresource.is_empty() {
-        return subresource(inner, call, &served, body).await;
+        return Box::pin(subresource(inner, call, &served, body)).await;
     }
     let everywhere = namespaced && call.info.namespace.is_empty();
     // What methods there are at this path.
@@ -87,17 +90,17 @@ pub(crate) async fn dispatch(
     }
     let (group, resource) = (call.info.group.as_str(), call.info.resource.as_str());
     if group == metrics::GROUP && served.resource.builtin {
-        return metrics::serve(inner, call, &served).await;
+        return Box::pin(metrics::serve(inner, call, &served)).await;
     }
     if reviews::is_review(group, resource) {
         if call.method != Method::POST || named {
             return Err(not_allowed());
         }
         let body = body::read(body).await?;
-        return reviews::review(inner, call, &served, &body).await;
+        return Box::pin(reviews::review(inner, call, &served, &body)).await;
     }
     if group.is_empty() && resource == "componentstatuses" {
-        return components::serve(inner, call, &served).await;
+        return Box::pin(components::serve(inner, call, &served)).await;
     }
     if !serves(&[call.info.verb]) {
         return Err(not_allowed());
@@ -106,31 +109,31 @@ pub(crate) async fn dispatch(
         // The old way to bind a pod: a collection that nothing is in.
         let Some(pods) = inner.served("", "v1", "pods") else { return Err(unknown_resource()) };
         let body = body::read(body).await?;
-        return binding::bind(inner, call, &pods, &body).await;
+        return Box::pin(binding::bind(inner, call, &pods, &body)).await;
     }
     match (call.info.verb, named) {
-        ("get", true) => verbs::get(inner, call, &served).await,
-        ("list", false) => list::list(inner, call, &served).await,
-        ("watch", _) => watch::watch(inner, call, &served).await,
+        ("get", true) => Box::pin(verbs::get(inner, call, &served)).await,
+        ("list", false) => Box::pin(list::list(inner, call, &served)).await,
+        ("watch", _) => Box::pin(watch::watch(inner, call, &served)).await,
         ("create", false) => {
             let body = body::read(body).await?;
-            create::create(inner, call, &served, &body).await
+            Box::pin(create::create(inner, call, &served, &body)).await
         }
         ("update", true) => {
             let body = body::read(body).await?;
-            update::update(inner, call, &served, &body).await
+            Box::pin(update::update(inner, call, &served, &body)).await
         }
         ("patch", true) => {
             let body = body::read(body).await?;
-            patch::patch(inner, call, &served, &body).await
+            Box::pin(patch::patch(inner, call, &served, &body)).await
         }
         ("delete", true) => {
             let body = body::read(body).await?;
-            delete::delete(inner, call, &served, &body).await
+            Box::pin(delete::delete(inner, call, &served, &body)).await
         }
         ("deletecollection", false) => {
             let body = body::read(body).await?;
-            delete::delete_collection(inner, call, &served, &body).await
+            Box::pin(delete::delete_collection(inner, call, &served, &body)).await
         }
         _ => Err(not_allowed()),
     }
@@ -145,7 +148,7 @@ async fn subresource(
     let name = call.info.subresource.clone();
     let Some(declared) = served.resource.subresource(&name) else { return Err(unknown_resource()) };
     if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
-        return proxy::serve(inner, call, served, body).await;
+        return Box::pin(proxy::serve(inner, call, served, body)).await;
     }
     let needed = match call.method {
         Method::GET => "get",
@@ -160,19 +163,19 @@ async fn subresource(
     }
     if needed == "get" {
         return match name.as_str() {
-            "scale" => scale::get(inner, call, served).await,
-            _ => verbs::get(inner, call, served).await,
+            "scale" => Box::pin(scale::get(inner, call, served)).await,
+            _ => Box::pin(verbs::get(inner, call, served)).await,
         };
     }
     let body = body::read(body).await?;
     match (name.as_str(), needed) {
-        ("scale", _) => scale::write(inner, call, served, &body).await,
-        ("binding", _) => binding::bind(inner, call, served, &body).await,
-        ("eviction", _) => eviction::evict(inner, call, served, &body).await,
-        ("token", _) => token::request(inner, call, served, &body).await,
-        ("finalize", _) => finalize::finalize(inner, call, served, &body).await,
-        (_, "update") => update::update(inner, call, served, &body).await,
-        (_, "patch") => patch::patch(inner, call, served, &body).await,
+        ("scale", _) => Box::pin(scale::write(inner, call, served, &body)).await,
+        ("binding", _) => Box::pin(binding::bind(inner, call, served, &body)).await,
+        ("eviction", _) => Box::pin(eviction::evict(inner, call, served, &body)).await,
+        ("token", _) => Box::pin(token::request(inner, call, served, &body)).await,
+        ("finalize", _) => Box::pin(finalize::finalize(inner, call, served, &body)).await,
+        (_, "update") => Box::pin(update::update(inner, call, served, &body)).await,
+        (_, "patch") => Box::pin(patch::patch(inner, call, served, &body)).await,
         _ => Err(not_allowed()),
     }
 }

@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use apimachinery::{
     ApiError,
+    field::steps,
     selector::{FieldSelector, LabelSelector},
 };
 use kinds::Resource;
@@ -140,8 +141,7 @@ fn stored_field<'a>(served: &Served, entry: &'a Entry, field: &str) -> Option<&'
 /// The text at a dotted path, or at the first of several that is not empty; `absent` when there is nothing.
 #[must_use]
 pub fn at_path(object: &Value, path: &str, absent: &str) -> String {
-    let at =
-        |path: &str| path.trim_start_matches('.').split('.').try_fold(object, |node, name| node.get(name));
+    let at = |path: &str| steps(path.trim_start_matches('.')).try_fold(object, |node, name| node.get(name));
     let mut paths = path.split('|').map(at);
     let filled = paths.clone().flatten().find(|found| !matches!(found, Value::Null) && *found != "");
     let found = filled.or_else(|| paths.next().flatten());

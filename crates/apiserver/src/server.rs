@@ -405,22 +405,22 @@ async fn guarded(
     let unlimited = call.info.is_long_running() || call.info.verb == "deletecollection";
     let patience = (!unlimited).then_some(limit);
     let trail = call.trail.clone();
-    let work =
-        containment::contain(pipeline(inner, call, body, identity, certificates, patience)).map(|done| {
-            done.unwrap_or_else(|panic| {
-                let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-                let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                tracing::error!(what, "a request handler panicked");
-                if let Some(trail) = trail {
-                    trail.panicked(&what);
-                }
-                Err(ApiError::other(
-                    500,
-                    "InternalError",
-                    "This request caused apiserver to panic. Look in the logs for details.",
-                ))
-            })
-        });
+    let work = Box::pin(pipeline(inner, call, body, identity, certificates, patience));
+    let work = containment::contain(work).map(|done| {
+        done.unwrap_or_else(|panic| {
+            let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(what, "a request handler panicked");
+            if let Some(trail) = trail {
+                trail.panicked(&what);
+            }
+            Err(ApiError::other(
+                500,
+                "InternalError",
+                "This request caused apiserver to panic. Look in the logs for details.",
+            ))
+        })
+    });
     let work = async move {
         if write {
             match tokio::spawn(work).await {
@@ -550,7 +550,7 @@ async fn answer(inner: &Arc<Inner>, call: &mut Call, body: RequestBody) -> Resul
     }
     let remote = inner.aggregation.table.load().of_path(&call.info.path).cloned();
     if let Some(remote) = remote {
-        let response = aggregation::forward(inner, call, &remote, body).await?;
+        let response = Box::pin(aggregation::forward(inner, call, &remote, body)).await?;
         return Ok(call.follow(response, false));
     }
     let result = route::dispatch(inner, call, body).await;
@@ -663,6 +663,16 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It is moved to where it runs, and every byte of it with it.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<A, F: Future>(_: impl FnOnce(Arc<Inner>, Parts, A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(serve);
+        assert!(size < 6 << 10, "{size} bytes");
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

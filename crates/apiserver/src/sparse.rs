@@ -1,8 +1,5 @@
 //! Reading a few fields of a stored object in one pass, without a tree of the rest.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// Which fields, by the steps to them. Nothing below a step: all that is there.
@@ -37,100 +34,114 @@ impl Fields {
         all
     }
 
-    /// An object with these fields only, as far as it has them.
+    /// An object with these fields only, as far as it has them. What is not asked for is passed over and not looked into:
+    /// `json` is what this server has written.
     ///
     /// # Errors
-    /// It is no JSON.
+    /// It is no JSON, as far as it was looked at.
     pub fn read(&self, json: &[u8]) -> Result<Value, serde_json::Error> {
-        let mut source = serde_json::Deserializer::from_slice(json);
-        let read = Seed(self).deserialize(&mut source)?;
-        source.end()?;
-        Ok(read)
-    }
-}
-
-struct Seed<'f>(&'f Fields);
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Value, D::Error> {
-        if self.0.0.is_empty() { serde::Deserialize::deserialize(value) } else { value.deserialize_any(self) }
-    }
-}
-
-/// What is no object has no fields.
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
+        let mut scan = Scan { json, at: 0 };
+        let read = self.value(&mut scan)?;
+        if scan.peek().is_some() { Err(malformed()) } else { Ok(read) }
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Null)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    /// What is no object has no fields.
+    fn value(&self, scan: &mut Scan<'_>) -> Result<Value, serde_json::Error> {
+        if self.0.is_empty() {
+            return serde_json::from_slice(scan.pass()?);
+        }
+        if scan.peek() != Some(b'{') {
+            return scan.pass().map(|_| Value::Null);
+        }
+        scan.at += 1;
         let mut read = Map::new();
-        while let Some(wanted) = map.next_key_seed(Step(self.0))? {
-            match wanted {
-                Some((name, below)) => {
-                    let value = map.next_value_seed(Seed(below))?;
-                    read.insert(name.clone().into(), value);
-                }
-                None => _ = map.next_value::<IgnoredAny>()?,
+        while scan.peek() != Some(b'}') {
+            let key = scan.key()?;
+            match self.0.iter().find(|(name, _)| name.as_bytes() == key) {
+                Some((name, below)) => drop(read.insert(name.clone().into(), below.value(scan)?)),
+                None => _ = scan.pass()?,
+            }
+            match scan.peek() {
+                Some(b',') => scan.at += 1,
+                Some(b'}') => {}
+                _ => return Err(malformed()),
             }
         }
+        scan.at += 1;
         Ok(Value::Object(read))
     }
 }
 
-/// Finds a key among the steps.
-struct Step<'f>(&'f Fields);
-
-impl<'de, 'f> DeserializeSeed<'de> for Step<'f> {
-    type Value = Option<&'f (Box<str>, Fields)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
-        key.deserialize_str(self)
-    }
+fn malformed() -> serde_json::Error {
+    serde::de::Error::custom("malformed JSON")
 }
 
-impl<'f> Visitor<'_> for Step<'f> {
-    type Value = Option<&'f (Box<str>, Fields)>;
+/// A place in a document.
+struct Scan<'j> {
+    json: &'j [u8],
+    at: usize,
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
+impl<'j> Scan<'j> {
+    /// The next byte that is no space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.json.get(self.at..)?;
+        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.json.get(self.at).copied()
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.0.iter().find(|(name, _)| **name == *key))
+    /// The next key, as it is written, and the colon behind it.
+    fn key(&mut self) -> Result<&'j [u8], serde_json::Error> {
+        if self.peek() != Some(b'"') {
+            return Err(malformed());
+        }
+        let text = self.pass()?;
+        if self.peek() != Some(b':') {
+            return Err(malformed());
+        }
+        self.at += 1;
+        Ok(&text[1..text.len() - 1])
+    }
+
+    /// Passes over the next value and tells where it was: its brackets and its strings are looked at, nothing else.
+    fn pass(&mut self) -> Result<&'j [u8], serde_json::Error> {
+        self.peek();
+        let begin = self.at;
+        let mut open = 0_usize;
+        while let Some(byte) = self.json.get(self.at) {
+            match byte {
+                b'"' => self.string()?,
+                b'{' | b'[' => open += 1,
+                b'}' | b']' if open > 0 => open -= 1,
+                // The end of what the value is in.
+                b'}' | b']' | b',' if open == 0 => break,
+                byte if open == 0 && byte.is_ascii_whitespace() => break,
+                _ => {
+                    self.at += 1;
+                    continue;
+                }
+            }
+            self.at += 1;
+            if open == 0 {
+                break;
+            }
+        }
+        let value = &self.json[begin..self.at];
+        if value.is_empty() || open > 0 { Err(malformed()) } else { Ok(value) }
+    }
+
+    /// From the quote that begins a string to the one that ends it.
+    fn string(&mut self) -> Result<(), serde_json::Error> {
+        loop {
+            self.at += 1;
+            let rest = self.json.get(self.at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or_else(malformed)?;
+            self.at += plain;
+            if rest[plain] == b'"' {
+                return Ok(());
+            }
+            self.at += 1;
+        }
     }
 }
 
@@ -156,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn strings_and_spaces_are_passed_over_whole() {
+        let text = r#" { "x" : "}\",{\\" , "list" : [ { "a" : "]" } , 1 ] , "spec" : { "b" : -1.5e3 , "a" : "\u00e9\"" } } "#;
+        let read = Fields::at(["spec.a"]).read(text.as_bytes()).unwrap();
+        assert_eq!(read, json!({"spec": {"a": "\u{e9}\""}}));
+    }
+
+    #[test]
     fn what_is_no_object_has_no_fields() {
         for value in [json!([1, "a"]), json!("text"), json!(null), json!(true), json!(1.5)] {
             assert_eq!(read(&["spec.a"], &json!({"spec": value})), json!({"spec": null}));
@@ -164,7 +182,16 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_an_error() {
-        for text in ["", "{", r#"{"spec":{"a":1}"#, "{} x"] {
+        for text in [
+            "",
+            "{",
+            r#"{"spec":{"a":1}"#,
+            "{} x",
+            r#"{"a"#,
+            r#"{"a":"\"#,
+            r#"{"a":}"#,
+            r#"{"spec":{"a":x}}"#,
+        ] {
             assert!(Fields::at(["spec.a"]).read(text.as_bytes()).is_err(), "{text}");
         }
     }

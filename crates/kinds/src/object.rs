@@ -1,11 +1,12 @@
 //! Reading and writing places inside an object by dotted path. Absent, null and of another type are the same here:
 //! the schema has been checked before.
 
+use apimachinery::field::steps;
 use serde_json::{Map, Value, json};
 
 /// The value at `spec.template.metadata`, `Null` when it is not there.
 pub fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
-    path.split('.').fold(value, |value, name| value.get(name).unwrap_or(&Value::Null))
+    steps(path).fold(value, |value, name| value.get(name).unwrap_or(&Value::Null))
 }
 
 /// The string there, else empty.
@@ -40,7 +41,7 @@ pub fn has(value: &Value, path: &str) -> bool {
 
 /// The value at the path, to be changed, if it is there.
 pub fn at_mut<'v>(value: &'v mut Value, path: &str) -> Option<&'v mut Value> {
-    path.split('.').try_fold(value, |value, name| value.get_mut(name)).filter(|value| !value.is_null())
+    steps(path).try_fold(value, |value, name| value.get_mut(name)).filter(|value| !value.is_null())
 }
 
 /// The items of the list there, to be changed; none if there is none.
@@ -51,7 +52,7 @@ pub fn items_mut<'v>(value: &'v mut Value, path: &str) -> impl Iterator<Item = &
 /// The map at the path, made with its parents where it is not there. `None` if a parent is no object.
 pub fn map_mut<'v>(value: &'v mut Value, path: &str) -> Option<&'v mut Map<String, Value>> {
     let mut here = value;
-    for name in path.split('.') {
+    for name in steps(path) {
         here = here.as_object_mut()?.entry(name).or_insert(Value::Null);
         if here.is_null() {
             *here = json!({});

@@ -22,6 +22,10 @@ use clap::{Parser, Subcommand};
 use commands::{build, cost, exec, image, logs, ps, run, status, top, why};
 use data::Data;
 
+/// Objects are trees of small pieces, made by one thread and often dropped by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Containers, images, a Kubernetes-compatible cluster, and what it costs, in one program.
 #[derive(Parser)]
 #[command(name = "plim", version, arg_required_else_help = true)]

@@ -69,7 +69,7 @@ impl<'a> Element<'a> {
                     if index > 0 {
                         out.push(',');
                     }
-                    push_json(&mut out, &Value::String(name.to_string()));
+                    push_text(&mut out, name);
                     out.push(':');
                     push_json(&mut out, value);
                 }
@@ -88,9 +88,26 @@ impl<'a> Element<'a> {
 
 /// JSON as Go writes it: `<`, `>`, `&` and the two line separators are escaped.
 fn push_json(out: &mut String, value: &Value) {
-    let text = value.to_string();
+    match value {
+        Value::String(text) => push_text(out, text),
+        other => push_escaped(out, &other.to_string()),
+    }
+}
+
+fn push_text(out: &mut String, text: &str) {
+    let plain = |b: u8| (b' '..0x7f).contains(&b) && !matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&');
+    if text.bytes().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        push_escaped(out, &Value::from(text).to_string());
+    }
+}
+
+fn push_escaped(out: &mut String, text: &str) {
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-        out.push_str(&text);
+        out.push_str(text);
         return;
     }
     for c in text.chars() {

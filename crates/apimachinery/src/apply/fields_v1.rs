@@ -14,14 +14,12 @@ pub fn encode(set: &FieldSet<'_>) -> Value {
 }
 
 fn level(set: &FieldSet<'_>, member: bool) -> Map<String, Value> {
-    let mut map = Map::new();
-    if member && !set.is_empty() {
-        map.insert(".".to_owned(), Value::Object(Map::new()));
-    }
-    for (element, member, below) in set.nodes() {
-        map.insert(element.encode(), Value::Object(level(below, member)));
-    }
-    map
+    let itself = (member && !set.is_empty()).then(|| (".".to_owned(), Value::Object(Map::new())));
+    let below = set.nodes().map(|(element, member, below)| {
+        let inside = if below.is_empty() { Map::new() } else { level(below, member) };
+        (element.encode(), Value::Object(inside))
+    });
+    itself.into_iter().chain(below).collect()
 }
 
 /// Reads FieldsV1. Steps of an unknown sort are dropped.

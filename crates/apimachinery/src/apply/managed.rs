@@ -129,7 +129,7 @@ impl<'a> Entry<'a> {
     /// Takes fields away.
     pub fn release(&mut self, set: &FieldSet<'_>) {
         if !set.is_empty() && self.set.intersects(set) {
-            let rest = self.set.difference(set);
+            let rest = std::mem::take(&mut self.set).difference(set);
             self.set_fields(rest);
         }
     }

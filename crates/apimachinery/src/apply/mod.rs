@@ -54,6 +54,7 @@ pub enum Reach {
 impl Reach {
     fn cut<'v>(self, set: FieldSet<'v>) -> FieldSet<'v> {
         match self {
+            _ if set.is_empty() => set,
             Self::All => set,
             Self::Except(paths) => set.recursive_difference(&FieldSet::of_fields(paths)),
             Self::Only(paths) => set.only(paths),
@@ -133,7 +134,7 @@ const OWNED_BY_NOBODY: &[&[&str]] = &[
     &["metadata", "resourceVersion"],
 ];
 
-fn ownable<'v>(set: &FieldSet<'v>) -> FieldSet<'v> {
+fn ownable<'v>(set: FieldSet<'v>) -> FieldSet<'v> {
     set.difference(&FieldSet::of_fields(OWNED_BY_NOBODY))
 }
 
@@ -194,7 +195,7 @@ fn tracked<'v>(live: &'v Value, new: &'v Value, mut managed: Managed<'v>, write:
         return managed;
     }
     take_from_others(&mut managed, None, &change, live, new, write);
-    let gained = ownable(&change.modified.union(change.added));
+    let gained = ownable(change.modified.union(change.added));
     if !gained.is_empty() {
         let manager = write.identity(Operation::Update);
         let time = managed::stamp(write.now);
@@ -340,7 +341,7 @@ fn joined<'v>(
         let mut managed = managed;
         take_from_others(&mut managed, Some(own), &change, live, &object, write);
         let entry = &mut managed.0[own];
-        let set = ownable(&entry.set);
+        let set = ownable(std::mem::take(&mut entry.set));
         entry.set_fields(set);
         if !unchanged {
             entry.time = Some(managed::stamp(write.now).into());
@@ -355,7 +356,7 @@ fn joined<'v>(
 
 /// Takes away what the manager applied before (`last`), does not any more, and nobody else owns.
 fn prune(merged: Value, managed: &Managed<'_>, own: usize, last: &FieldSet<'_>, write: &Write<'_>) -> Value {
-    if last.difference(&managed.0[own].set).is_empty() {
+    if last.clone().difference(&managed.0[own].set).is_empty() {
         return merged;
     }
     let schema = write.schema;
@@ -366,7 +367,7 @@ fn prune(merged: Value, managed: &Managed<'_>, own: usize, last: &FieldSet<'_>, 
     for entry in &managed.0 {
         kept = kept.union(merge::with_parents(&entry.set, schema));
     }
-    let pruned = merge::remove(&merged, &all.difference(&kept), schema);
+    let pruned = merge::remove(&merged, &all.clone().difference(&kept), schema);
     let left = merge::with_parents(&fields_of(&pruned, schema), schema);
     // What went along although this manager never owned it comes back.
     merge::remove(&merged, &all.difference(&left).intersection(&last), schema)

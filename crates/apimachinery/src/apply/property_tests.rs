@@ -127,7 +127,7 @@ proptest! {
         let both = a.clone().union(b.clone());
         prop_assert_eq!(&both, &b.clone().union(a.clone()));
         prop_assert_eq!(both.len(), a.len() + b.len() - a.intersection(&b).len());
-        prop_assert_eq!(both.difference(&b).union(a.intersection(&b)), a.clone());
+        prop_assert_eq!(both.clone().difference(&b).union(a.intersection(&b)), a.clone());
         prop_assert_eq!(a.intersects(&b), !a.intersection(&b).is_empty());
     }
 

@@ -112,6 +112,9 @@ pub(super) fn left_out(value: &Value, schema: &Schema) -> bool {
 
 /// Makes `null` of empty lists that are always encoded: an empty list is none in protobuf, which upstream stores.
 pub fn forget_empty_lists(value: &mut Value, schema: &Schema) {
+    if !schema.below().encodes_null {
+        return;
+    }
     match value {
         Value::Object(map) => {
             for (name, child) in map.iter_mut() {
@@ -134,9 +137,13 @@ pub fn forget_empty_lists(value: &mut Value, schema: &Schema) {
 
 /// Adds what upstream always encodes: the `always` value of every absent field of every present object.
 pub fn always(value: &mut Value, schema: &Schema) {
+    let below = schema.below();
+    if !below.encodes_empty {
+        return;
+    }
     match value {
         Value::Object(map) => {
-            for (name, property) in &schema.properties {
+            for (name, property) in &below.always {
                 if let Some(empty) = &property.always
                     && !map.contains_key(&**name)
                 {

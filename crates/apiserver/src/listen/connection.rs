@@ -8,9 +8,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::occupation::{Ending, Held, Noted, Occupation};
+use super::{
+    joined::joined,
+    occupation::{Ending, Held, Noted, Occupation},
+};
 use crate::{Response, server::Unauthenticated};
 
 /// How long a client may take for what.
@@ -30,9 +33,6 @@ impl Default for Deadlines {
     }
 }
 
-/// What is written until a flush is joined up to so many bytes: the frames of fifty watches on one connection then leave
-/// in a few TLS records and one system call. Memory is touched only as far as it is written to.
-const JOINED: usize = 64 << 10;
 /// Largest head, in bytes.
 const HEAD_LIMIT: usize = 1 << 20;
 /// HTTP/2 requests at a time on one connection.
@@ -49,7 +49,7 @@ where
 {
     let occupation = Occupation::new(http2);
     let noted = Noted { io, occupation: occupation.clone() };
-    let joined = TokioIo::new(BufWriter::with_capacity(JOINED, noted));
+    let (joined, mut outlet) = joined(noted);
     let requests = occupation.clone();
     let service = hyper::service::service_fn(move |request| {
         let (occupied, occupation) = (requests.begin(), requests.clone());
@@ -71,10 +71,11 @@ where
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEAD_LIMIT as u32)
         .max_pending_accept_reset_streams(RESETS);
-    let connection = builder.serve_connection_with_upgrades(joined, service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(joined), service);
     tokio::pin!(connection);
+    let crowded = || occupation.is_crowded();
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = outlet.drive(connection.as_mut(), crowded) => served,
         ending = occupation.outstayed(deadlines.idle, deadlines.head) => {
             tracing::debug!(?ending, "a connection is ended");
             if ending == Ending::SlowHead {
@@ -83,7 +84,7 @@ where
             // What is being answered is answered.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                served = connection => served,
+                served = outlet.drive(connection, crowded) => served,
                 () = occupation.quiet(deadlines.linger) => return,
             }
         }

@@ -73,6 +73,11 @@ impl Occupation {
         }
     }
 
+    /// Several requests are being answered.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.state.lock().open > 1
+    }
+
     /// Resolves when nothing has been asked for `idle`, or the connection has been at one head for `head`.
     pub(super) async fn outstayed(&self, idle: Duration, head: Duration) -> Ending {
         let due = |state: &State| match state.head {

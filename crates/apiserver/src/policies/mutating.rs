@@ -110,7 +110,7 @@ pub(crate) async fn mutate(
     if !invocations.is_empty() {
         let around = Around::of(&subject);
         for invocation in &invocations {
-            invoke(&subject, &around, invocation, request, rounds, &mut failures).await?;
+            Box::pin(invoke(&subject, &around, invocation, request, rounds, &mut failures)).await?;
         }
     }
     if !rounds.is_second() {

@@ -72,7 +72,8 @@ pub(crate) async fn watch(
         wake: Box::pin(tokio::time::sleep_until(bookmark.unwrap_or(end))),
         retired: Box::pin(served.retired.clone().cancelled_owned()),
     };
-    let stream = futures::stream::unfold(state, |mut state| async move {
+    // In a box, since every piece moves the state.
+    let stream = futures::stream::unfold(Box::new(state), |mut state| async move {
         let piece = state.next().await?;
         Some((piece, state))
     });

@@ -33,12 +33,12 @@ pub(crate) async fn mutate(
     let (audit, round) = (request.audit, usize::from(rounds.is_second()));
     for (index, webhook) in webhooks.iter().enumerate() {
         let object = Some(&*request.object).filter(|object| !object.is_null());
-        let changed = match super::asked(webhook, &subject, object, request.old).await? {
+        let changed = match Box::pin(super::asked(webhook, &subject, object, request.old)).await? {
             // One that was not for the object the first time is not asked because of what others changed.
             Some(_) if rounds.is_second() && !rounds.webhooks.runs_again(&webhook.identity) => continue,
             Some(seen) => {
                 let notes = Notes { audit, webhook, sort: MUTATION, round, index };
-                let changed = changed(notes, &subject, &seen, request.warnings).await;
+                let changed = Box::pin(changed(notes, &subject, &seen, request.warnings)).await;
                 notes.mutated(matches!(changed, Ok(Some(_))));
                 changed?
             }

@@ -21,7 +21,7 @@ pub(crate) async fn validate(
     let object = Some(&*request.object).filter(|object| !object.is_null());
     let mut asked = Vec::new();
     for webhook in webhooks.iter() {
-        if let Some(seen) = super::asked(webhook, &subject, object, request.old).await? {
+        if let Some(seen) = Box::pin(super::asked(webhook, &subject, object, request.old)).await? {
             asked.push((webhook, seen));
         }
     }

@@ -26,8 +26,10 @@ impl Place {
 
     /// The same file, or one inside the other.
     fn meets(&self, other: &Self) -> bool {
-        let (a, b) = (format!("{}/", self.path), format!("{}/", other.path));
-        !self.path.is_empty() && !other.path.is_empty() && (a.starts_with(&b) || b.starts_with(&a))
+        let within =
+            |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let (a, b) = (&*self.path, &*other.path);
+        !a.is_empty() && !b.is_empty() && (within(a, b) || within(b, a))
     }
 }
 
@@ -38,13 +40,15 @@ fn items(source: &Value, from: &str) -> Vec<Place> {
 /// Adds what the volumes are warned for.
 pub fn warn(found: &mut Vec<String>, volumes: &[Value]) {
     for volume in volumes {
-        let config_map = format!("ConfigMap {:?}", text(volume, "configMap.name"));
-        let secret = format!("Secret {:?}", text(volume, "secret.secretName"));
-        let sources =
-            [("configMap", config_map.as_str()), ("secret", secret.as_str()), ("downwardAPI", "DownwardAPI")];
-        for (field, words) in sources {
-            check(found, volume, words, items(at(volume, field), ""));
+        if has(volume, "configMap") {
+            let words = format!("ConfigMap {:?}", text(volume, "configMap.name"));
+            check(found, volume, &words, items(at(volume, "configMap"), ""));
         }
+        if has(volume, "secret") {
+            let words = format!("Secret {:?}", text(volume, "secret.secretName"));
+            check(found, volume, &words, items(at(volume, "secret"), ""));
+        }
+        check(found, volume, "DownwardAPI", items(at(volume, "downwardAPI"), ""));
         let mut places = Vec::new();
         for source in list(volume, "projected.sources") {
             if source.as_object().is_none_or(serde_json::Map::is_empty) {

@@ -58,10 +58,15 @@ fn read_type(name: &str, bytes: &[u8], depth: usize) -> Result<Value, String> {
 
 /// All values at a path of field numbers, `1.2`.
 fn occurrences<'a>(fields: &[(u64, Wire<'a>)], path: &str) -> Result<Vec<Wire<'a>>, String> {
-    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
-    let Ok(tag) = first.parse::<u64>() else { return Ok(Vec::new()) };
+    // Asked for every field of a type, most of which are absent.
+    let digits = path.bytes().take_while(u8::is_ascii_digit).count();
+    let (first, rest) = path.split_at(digits);
+    let tag = first.bytes().fold(0, |tag, digit| tag * 10 + u64::from(digit - b'0'));
+    if digits == 0 || !fields.iter().any(|(t, _)| *t == tag) {
+        return Ok(Vec::new());
+    }
     let here = fields.iter().filter(|(t, _)| *t == tag).map(|(_, wire)| *wire);
-    let Some(rest) = rest else { return Ok(here.collect()) };
+    let Some(rest) = rest.strip_prefix('.') else { return Ok(here.collect()) };
     let mut out = Vec::new();
     for wire in here {
         out.extend(occurrences(&message(wire.bytes()?)?, rest)?);
