@@ -186,8 +186,11 @@ mod tests {
 
     use super::*;
 
+    /// The size of every write.
+    type Writes = Arc<Mutex<Vec<usize>>>;
+
     /// Counts the writes that reach it.
-    struct Counted(DuplexStream, Arc<Mutex<Vec<usize>>>);
+    struct Counted(DuplexStream, Writes);
 
     impl AsyncWrite for Counted {
         fn poll_write(
@@ -207,9 +210,9 @@ mod tests {
         }
     }
 
-    fn counted(room: usize) -> (Joined<Counted>, Outlet<Counted>, DuplexStream, Arc<Mutex<Vec<usize>>>) {
+    fn counted(room: usize) -> (Joined<Counted>, Outlet<Counted>, DuplexStream, Writes) {
         let (client, server) = tokio::io::duplex(room);
-        let writes = Arc::new(Mutex::new(Vec::new()));
+        let writes = Writes::default();
         let (inner, outlet) = joined(Counted(server, writes.clone()));
         (inner, outlet, client, writes)
     }
